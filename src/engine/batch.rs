@@ -1,0 +1,164 @@
+//! What travels from a partition thread to a writer and back: rows of one partition with the span of
+//! offsets that they cover, and the letters of records that became no row.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::fault::{Cause, Fault};
+use crate::record::{Partition, Record};
+
+/// A buffer of what a flow made of records. One decoded record adds one row or none.
+pub trait Rows: Default + Send + 'static {
+    fn len(&self) -> usize;
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Memory held by the rows, for the byte limit of a batch.
+    fn bytes(&self) -> usize;
+    /// Empties the buffer and keeps its memory.
+    fn clear(&mut self);
+    /// A copy of some rows. Only the search for a bad row asks for it.
+    fn part(&self, rows: Range<usize>) -> Self;
+}
+
+/// A record set aside, whole, with its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    pub offset: i64,
+    pub timestamp_ms: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    pub payload: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub reason: Cause,
+}
+
+impl Letter {
+    pub fn of(record: &Record<'_>, reason: Cause) -> Self {
+        let mut headers = Vec::new();
+        record.headers.each(&mut |name, value| headers.push((name.to_owned(), value.map(<[u8]>::to_vec))));
+        Letter {
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.map(<[u8]>::to_vec),
+            payload: record.payload.map(<[u8]>::to_vec),
+            headers,
+            reason,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let held = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + held(value)).sum();
+        held(&self.key) + held(&self.payload) + headers + self.reason.text.len()
+    }
+}
+
+/// The right to write a partition, as the ledger gave it. Shared by everything that is done under it.
+#[derive(Debug)]
+pub struct Claim {
+    pub partition: Partition,
+    /// Fencing token: the ledger counts it up at every claim.
+    pub epoch: i64,
+    /// Everything before this offset had been applied when the claim was made.
+    pub next_offset: i64,
+    over: AtomicBool,
+}
+
+impl Claim {
+    pub fn new(partition: Partition, epoch: i64, next_offset: i64) -> Arc<Self> {
+        Arc::new(Claim { partition, epoch, next_offset, over: AtomicBool::new(false) })
+    }
+
+    /// The partition is no longer ours: batches under this claim are not worth writing. Only a saving of
+    /// work: what keeps them out of the table is the ledger.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}
+
+/// Rows of one partition and the span of offsets that they cover: the ledger goes from `first` to `next`
+/// in the transaction that writes them.
+pub struct Batch<R> {
+    pub claim: Arc<Claim>,
+    /// The ledger's offset before this batch.
+    pub first: i64,
+    /// And after it: one past the last record, whether that became a row, a letter or nothing.
+    pub next: i64,
+    pub rows: R,
+    /// The offset of each row.
+    pub offsets: Vec<i64>,
+    pub letters: Vec<Letter>,
+    letter_bytes: usize,
+    /// When the first record came, on the engine's clock.
+    pub opened_at: Duration,
+}
+
+impl<R: Rows> Batch<R> {
+    pub fn new(claim: Arc<Claim>, first: i64) -> Self {
+        Batch {
+            claim,
+            first,
+            next: first,
+            rows: R::default(),
+            offsets: Vec::new(),
+            letters: Vec::new(),
+            letter_bytes: 0,
+            opened_at: Duration::ZERO,
+        }
+    }
+
+    /// Empties the batch for reuse; the memory of its rows stays.
+    pub fn reset(&mut self, first: i64) {
+        self.first = first;
+        self.next = first;
+        self.rows.clear();
+        self.offsets.clear();
+        self.letters.clear();
+        self.letter_bytes = 0;
+    }
+
+    pub fn partition(&self) -> &Partition {
+        &self.claim.partition
+    }
+
+    /// True until a record, of whatever fate, has been added.
+    pub fn is_empty(&self) -> bool {
+        self.next == self.first
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes() + self.letter_bytes
+    }
+
+    /// Adds what a record became. A fault other than `Reject` is for the caller: the batch is as before.
+    pub fn add(
+        &mut self,
+        record: &Record<'_>,
+        decode: impl FnOnce(&Record<'_>, &mut R) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let before = self.rows.len();
+        match decode(record, &mut self.rows) {
+            Ok(()) => {
+                if self.rows.len() > before {
+                    self.offsets.push(record.offset);
+                }
+            }
+            Err(Fault::Reject(reason)) => self.set_aside(record, reason),
+            Err(fault) => return Err(fault),
+        }
+        self.next = record.offset + 1;
+        Ok(())
+    }
+
+    fn set_aside(&mut self, record: &Record<'_>, reason: Cause) {
+        let letter = Letter::of(record, reason);
+        self.letter_bytes += letter.bytes();
+        self.letters.push(letter);
+    }
+}

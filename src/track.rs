@@ -1,0 +1,244 @@
+//! What the program knows of itself while it runs: one `Track` a flow, made of atomics, written by the data
+//! path once a batch and read by whoever shows it. It decides nothing and formats nothing.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Instant, SystemTime};
+
+use crate::fault::Cause;
+use crate::record::Partition;
+
+/// Counters that only grow.
+#[derive(Default, Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A value that goes both ways.
+#[derive(Default, Debug)]
+pub struct Level(AtomicI64);
+
+impl Level {
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Relaxed);
+    }
+
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Durations in buckets, cheap enough to be told of every batch. Bounds are upper ones, in seconds.
+#[derive(Debug)]
+pub struct Timing {
+    buckets: [Counter; Timing::BOUNDS_S.len()],
+    pub count: Counter,
+    sum_us: Counter,
+}
+
+impl Timing {
+    pub const BOUNDS_S: [f64; 14] =
+        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+    fn new() -> Self {
+        Timing { buckets: std::array::from_fn(|_| Counter::default()), count: Counter::default(), sum_us: Counter::default() }
+    }
+
+    pub fn record(&self, took: std::time::Duration) {
+        let seconds = took.as_secs_f64();
+        if let Some(bucket) = Self::BOUNDS_S.iter().position(|bound| seconds <= *bound) {
+            self.buckets[bucket].add(1);
+        }
+        self.count.add(1);
+        self.sum_us.add(took.as_micros() as u64);
+    }
+
+    /// How many took at most each bound.
+    pub fn cumulative(&self) -> Vec<(f64, u64)> {
+        let mut sum = 0;
+        Self::BOUNDS_S
+            .iter()
+            .zip(&self.buckets)
+            .map(|(bound, bucket)| {
+                sum += bucket.get();
+                (*bound, sum)
+            })
+            .collect()
+    }
+
+    pub fn sum_s(&self) -> f64 {
+        self.sum_us.get() as f64 / 1e6
+    }
+}
+
+/// How a partition of ours is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartitionState {
+    /// Assigned; the ledger has not answered yet.
+    Claiming,
+    Running,
+    /// Halted for a reason that a person has to look at.
+    Halted(Cause),
+}
+
+/// One assigned partition.
+#[derive(Debug)]
+pub struct PartitionTrack {
+    pub state: Mutex<PartitionState>,
+    /// The ledger's offset: everything before it is in PostgreSQL.
+    pub next_offset: Level,
+    /// The end of the partition when the broker was last asked; -1 before.
+    pub end_offset: Level,
+    /// Records read ahead of the ledger.
+    pub ahead: Level,
+}
+
+impl PartitionTrack {
+    /// Records between the ledger and the end.
+    pub fn lag(&self) -> i64 {
+        (self.end_offset.get() - self.next_offset.get()).max(0)
+    }
+
+    pub fn state(&self) -> PartitionState {
+        lock(&self.state).clone()
+    }
+
+    pub fn set_state(&self, state: PartitionState) {
+        *lock(&self.state) = state;
+    }
+}
+
+/// Which of its two dependencies a flow has trouble with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Source,
+    Sink,
+}
+
+/// One flow.
+pub struct Track {
+    pub flow: String,
+    pub started: Instant,
+    pub produced: Counter,
+    pub publish_failed: Counter,
+    pub consumed: Counter,
+    pub written: Counter,
+    pub set_aside: Counter,
+    /// Transactions tried again.
+    pub retried: Counter,
+    /// Batches dropped because the partition had another owner.
+    pub fenced: Counter,
+    pub source_errors: Counter,
+    pub write_errors: Counter,
+    /// Groups written, each one transaction.
+    pub groups: Counter,
+    pub active_writers: Level,
+    pub batches_waiting: Level,
+    /// One transaction, from begin to the answer to commit.
+    pub write_seconds: Timing,
+    /// From the first record of a batch to its receipt.
+    pub batch_seconds: Timing,
+    trouble: Mutex<[Option<Cause>; 2]>,
+    last_error: Mutex<Option<(SystemTime, Cause)>>,
+    partitions: RwLock<BTreeMap<Partition, Arc<PartitionTrack>>>,
+}
+
+impl Track {
+    pub fn new(flow: impl Into<String>) -> Arc<Self> {
+        Arc::new(Track {
+            flow: flow.into(),
+            started: Instant::now(),
+            produced: Counter::default(),
+            publish_failed: Counter::default(),
+            consumed: Counter::default(),
+            written: Counter::default(),
+            set_aside: Counter::default(),
+            retried: Counter::default(),
+            fenced: Counter::default(),
+            source_errors: Counter::default(),
+            write_errors: Counter::default(),
+            groups: Counter::default(),
+            active_writers: Level::default(),
+            batches_waiting: Level::default(),
+            write_seconds: Timing::new(),
+            batch_seconds: Timing::new(),
+            trouble: Mutex::new([None, None]),
+            last_error: Mutex::new(None),
+            partitions: RwLock::default(),
+        })
+    }
+
+    /// A dependency fails: it stays in trouble until `recovered`, and health says so.
+    pub fn troubled(&self, side: Side, cause: &Cause) {
+        match side {
+            Side::Source => self.source_errors.add(1),
+            Side::Sink => self.write_errors.add(1),
+        }
+        let first = lock(&self.trouble)[side as usize].replace(cause.clone()).is_none();
+        if first {
+            log::warn!("flow {}: {}: {cause}", self.flow, if side == Side::Sink { "postgres" } else { "kafka" });
+        }
+        self.failed(cause);
+    }
+
+    pub fn recovered(&self, side: Side) {
+        if lock(&self.trouble)[side as usize].take().is_some() {
+            log::info!("flow {}: {} recovered", self.flow, if side == Side::Sink { "postgres" } else { "kafka" });
+        }
+    }
+
+    pub fn trouble(&self, side: Side) -> Option<Cause> {
+        lock(&self.trouble)[side as usize].clone()
+    }
+
+    /// Remembers the newest error for whoever asks.
+    pub fn failed(&self, cause: &Cause) {
+        *lock(&self.last_error) = Some((SystemTime::now(), cause.clone()));
+    }
+
+    pub fn last_error(&self) -> Option<(SystemTime, Cause)> {
+        lock(&self.last_error).clone()
+    }
+
+    pub fn add_partition(&self, partition: &Partition) -> Arc<PartitionTrack> {
+        let track = Arc::new(PartitionTrack {
+            state: Mutex::new(PartitionState::Claiming),
+            next_offset: Level::default(),
+            end_offset: Level(AtomicI64::new(-1)),
+            ahead: Level::default(),
+        });
+        self.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), track.clone());
+        track
+    }
+
+    pub fn drop_partition(&self, partition: &Partition) {
+        self.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(partition);
+    }
+
+    pub fn partitions(&self) -> Vec<(Partition, Arc<PartitionTrack>)> {
+        let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
+        partitions.iter().map(|(partition, track)| (partition.clone(), track.clone())).collect()
+    }
+
+    pub fn lag(&self) -> i64 {
+        self.partitions().iter().map(|(_, track)| track.lag()).sum()
+    }
+}
+
+/// A panic elsewhere ends the process anyway; until then numbers may still be read.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
