@@ -1,5 +1,7 @@
 //! sluicegate moves Kafka topics into PostgreSQL, each record exactly once.
 
+pub mod engine;
 pub mod fault;
+pub mod pg;
 pub mod record;
 pub mod track;

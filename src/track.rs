@@ -54,7 +54,11 @@ impl Timing {
         [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
     fn new() -> Self {
-        Timing { buckets: std::array::from_fn(|_| Counter::default()), count: Counter::default(), sum_us: Counter::default() }
+        Timing {
+            buckets: std::array::from_fn(|_| Counter::default()),
+            count: Counter::default(),
+            sum_us: Counter::default(),
+        }
     }
 
     pub fn record(&self, took: std::time::Duration) {

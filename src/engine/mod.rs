@@ -3,17 +3,11 @@
 //! nothing blocks except through `Clock`, so that the simulator can run all of it under a seed.
 
 mod batch;
-mod clock;
-mod intake;
-mod partition;
-mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use batch::{Batch, Claim, Letter, Rows};
-pub use clock::{Backoff, Clock, Scheduler, Stop, Stopper, Thread};
-pub use intake::Intake;
 
 use crate::fault::{Cause, Fault};
 use crate::record::{Partition, Record};

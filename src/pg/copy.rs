@@ -57,9 +57,6 @@ impl Rows for CopyRows {
     fn part(&self, rows: std::ops::Range<usize>) -> Self {
         let start_of = |row: usize| if row == 0 { 0 } else { self.ends[row - 1] };
         let (from, to) = (start_of(rows.start), start_of(rows.end));
-        CopyRows {
-            bytes: self.bytes[from..to].to_vec(),
-            ends: self.ends[rows].iter().map(|end| end - from).collect(),
-        }
+        CopyRows { bytes: self.bytes[from..to].to_vec(), ends: self.ends[rows].iter().map(|end| end - from).collect() }
     }
 }
