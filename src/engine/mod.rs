@@ -3,11 +3,19 @@
 //! nothing blocks except through `Clock`, so that the simulator can run all of it under a seed.
 
 mod batch;
+mod clock;
+mod intake;
+mod partition;
+mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use batch::{Batch, Claim, Letter, Rows};
+pub use clock::{Backoff, Clock, Scheduler, Stop, Stopper, Thread};
+
+use intake::Intake;
+use writer::Writer;
 
 use crate::fault::{Cause, Fault};
 use crate::record::{Partition, Record};
@@ -128,4 +136,40 @@ pub struct Policy {
     pub revoke_grace: Duration,
     pub backoff_min: Duration,
     pub backoff_max: Duration,
+}
+
+/// The whole path, in the order of flow: poll, decode, write, commit. Returns once everything is over:
+/// after the order to stop, and within its deadline plus the time that the source takes to close.
+pub fn run<K: Source, S: Sink>(source: K, sink: Arc<S>, policy: Policy, clock: Clock, stop: Stop, track: Arc<Track>) {
+    let policy = Arc::new(policy);
+
+    // The one channel. Each assigned partition has at most one batch in it or with a writer, and fills one
+    // more meanwhile; with the group limit's worth waiting for each writer, no writer finds too little.
+    // Memory: assigned partitions x 2 x batch_bytes_max.
+    let waiting_max = policy.writers * policy.group_rows_max.div_ceil(policy.batch_rows_max);
+    let (to_writers, batches) = crossbeam_channel::bounded(waiting_max);
+
+    let writers: Vec<Thread<()>> = (0..policy.writers)
+        .map(|number| {
+            let (sink, policy, clock) = (sink.clone(), policy.clone(), clock.clone());
+            let (batches, stop, track) = (batches.clone(), stop.clone(), track.clone());
+            Writer { batches, sink, policy, clock, stop, track }.start(number)
+        })
+        .collect();
+    drop(batches);
+
+    // Poll and decode: intake starts a thread for each partition, and each sends its batches to the writers.
+    let mut intake = Intake::new(source, sink, policy, clock.clone(), track, to_writers);
+    intake.run(&stop);
+
+    // Down in path order: partitions flush; with the last of them the channel closes; writers drain; and
+    // the source leaves the group with what was written.
+    let by = stop.deadline();
+    let source = intake.finish(by);
+    for writer in writers {
+        if writer.join(&clock, by).is_none() {
+            log::warn!("a writer is still busy at the deadline; what it holds will be read again");
+        }
+    }
+    source.close(by.saturating_sub(clock.now()));
 }

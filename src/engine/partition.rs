@@ -1,0 +1,229 @@
+//! A partition thread: takes records from its lane, decodes them into a batch, closes the batch on rows,
+//! bytes or age, and hands it over once the previous one has its receipt. It is the unit of order. It never
+//! talks to PostgreSQL and never decides who owns the partition: it ends, says why, and intake goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
+
+use super::writer::Job;
+use super::{Batch, Clock, Lane, Outcome, Policy, Rows, Sink, Thread};
+use crate::fault::{Cause, Fault};
+use crate::track::{PartitionTrack, Side, Track};
+
+/// What comes into the inbox of a partition thread.
+pub(super) enum Note<R> {
+    Receipt(Receipt<R>),
+    /// Write what you have, if that can be done by then, and end.
+    Finish {
+        by: Duration,
+    },
+    /// End at once: somebody else may own the partition.
+    Drop,
+}
+
+pub(super) struct Receipt<R> {
+    pub batch: Batch<R>,
+    pub outcome: Outcome,
+}
+
+/// One receipt can be on its way, and one order of each kind.
+pub(super) const INBOX_NOTES_MAX: usize = 4;
+
+/// Why a partition thread ended.
+pub(super) enum End {
+    Told,
+    Fenced,
+    /// The sink would not take these records: to be set aside when they are read again.
+    Refused(BTreeMap<i64, Cause>),
+    Halted(Cause),
+}
+
+pub(super) struct PartitionThread<S: Sink, L: Lane> {
+    pub lane: L,
+    pub sink: Arc<S>,
+    pub policy: Arc<Policy>,
+    pub clock: Clock,
+    pub batches: Sender<Job<S::Rows>>,
+    pub inbox: Receiver<Note<S::Rows>>,
+    pub inbox_address: Sender<Note<S::Rows>>,
+    pub track: Arc<Track>,
+    pub place: Arc<PartitionTrack>,
+    pub refused: BTreeMap<i64, Cause>,
+    pub filling: Batch<S::Rows>,
+    pub spare: Option<Batch<S::Rows>>,
+    pub in_flight: bool,
+    pub finish_by: Option<Duration>,
+}
+
+/// The longest wait for a record or for room: how late an order can be noticed. It also covers the wake-ups
+/// that a partition's queue is known to lose.
+const SLICE: Duration = Duration::from_millis(100);
+
+impl<S: Sink, L: Lane> PartitionThread<S, L> {
+    pub fn start(self) -> Thread<End> {
+        let clock = self.clock.clone();
+        let name = format!("{}-{}", self.track.flow, self.filling.partition().id);
+        clock.spawn(name, move || self.run())
+    }
+
+    fn run(mut self) -> End {
+        loop {
+            let turn = match self.finish_by {
+                None => self.turn(),
+                Some(by) => Err(self.finish(by)),
+            };
+            if let Err(end) = turn {
+                self.filling.claim.end();
+                self.place.ahead.set(0);
+                return end;
+            }
+        }
+    }
+
+    /// Poll, decode, and write if the batch is due.
+    fn turn(&mut self) -> Result<(), End> {
+        self.read_notes(Duration::ZERO)?;
+        if self.finish_by.is_none() {
+            self.fill()?;
+            if self.is_due() {
+                self.hand_over(None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self) -> Result<(), End> {
+        let room = self.policy.batch_rows_max.saturating_sub(self.filling.rows.len() + self.filling.letters.len());
+        let age = self.clock.now().saturating_sub(self.filling.opened_at);
+        let wait = if self.filling.is_empty() { SLICE } else { SLICE.min(self.policy.linger.saturating_sub(age)) };
+        let (filling, refused, sink, clock) = (&mut self.filling, &mut self.refused, &self.sink, &self.clock);
+        let mut seen = 0;
+        let taken = self.lane.take(room.max(1), wait, &mut |record| {
+            if record.offset < filling.next {
+                return Ok(()); // from before the lane's position: applied already
+            }
+            if filling.is_empty() {
+                filling.opened_at = clock.now();
+            }
+            seen += 1;
+            match refused.remove(&record.offset) {
+                None => filling.add(record, |record, rows| sink.decode(record, rows)),
+                Some(reason) => filling.add(record, |_, _| Err(Fault::Reject(reason))),
+            }
+        });
+        self.track.consumed.add(seen);
+        self.place.ahead.add(seen as i64);
+        match taken {
+            Ok(()) => Ok(()),
+            Err(Fault::Retry(cause)) => {
+                self.track.troubled(Side::Source, &cause);
+                self.read_notes(SLICE)
+            }
+            Err(Fault::Reject(cause) | Fault::Stop(cause)) => Err(End::Halted(cause)),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let batch = &self.filling;
+        !batch.is_empty()
+            && (batch.rows.len() + batch.letters.len() >= self.policy.batch_rows_max
+                || batch.bytes() >= self.policy.batch_bytes_max
+                || self.clock.now().saturating_sub(batch.opened_at) >= self.policy.linger)
+    }
+
+    /// Waits for the receipt of the previous batch, then sends this one. Gives up, with the batch back in
+    /// `filling`, at `by` or, without one, when told to finish.
+    fn hand_over(&mut self, by: Option<Duration>) -> Result<(), End> {
+        self.await_receipt(by)?;
+        if self.in_flight {
+            return Ok(());
+        }
+        let following = match self.spare.take() {
+            Some(mut batch) => {
+                batch.reset(self.filling.next);
+                batch
+            }
+            None => Batch::new(self.filling.claim.clone(), self.filling.next),
+        };
+        let mut job = Job { batch: std::mem::replace(&mut self.filling, following), reply: self.inbox_address.clone() };
+        loop {
+            match self.clock.send(&self.batches, job, SLICE) {
+                Ok(()) => {
+                    self.in_flight = true;
+                    self.track.batches_waiting.add(1);
+                    return Ok(());
+                }
+                Err(SendTimeoutError::Timeout(back)) => job = back,
+                Err(SendTimeoutError::Disconnected(_)) => return Err(End::Told),
+            }
+            self.read_notes(Duration::ZERO)?;
+            if self.gives_up(by) {
+                self.spare = Some(std::mem::replace(&mut self.filling, job.batch));
+                return Ok(());
+            }
+        }
+    }
+
+    fn await_receipt(&mut self, by: Option<Duration>) -> Result<(), End> {
+        while self.in_flight && !self.gives_up(by) {
+            self.read_notes(SLICE)?;
+        }
+        Ok(())
+    }
+
+    fn gives_up(&self, by: Option<Duration>) -> bool {
+        match by {
+            Some(by) => self.clock.now() >= by,
+            None => self.finish_by.is_some(),
+        }
+    }
+
+    /// The last acts, within the time given. What does not get written is read again by the next owner.
+    fn finish(&mut self, by: Duration) -> End {
+        let wrote = match self.filling.is_empty() {
+            true => Ok(()),
+            false => self.hand_over(Some(by)),
+        };
+        match wrote.and_then(|()| self.await_receipt(Some(by))) {
+            Ok(()) | Err(End::Told) => End::Told,
+            Err(end) => end,
+        }
+    }
+
+    /// Reads what is in the inbox, waiting for the first note if there is none.
+    fn read_notes(&mut self, wait: Duration) -> Result<(), End> {
+        let mut wait = wait;
+        while let Ok(note) = self.clock.recv(&self.inbox, wait) {
+            wait = Duration::ZERO;
+            match note {
+                Note::Receipt(receipt) => self.settle(receipt)?,
+                Note::Finish { by } => self.finish_by = Some(by),
+                Note::Drop => return Err(End::Told),
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, receipt: Receipt<S::Rows>) -> Result<(), End> {
+        self.in_flight = false;
+        match receipt.outcome {
+            Outcome::Written => {
+                let batch = receipt.batch;
+                self.place.ahead.add(-((batch.offsets.len() + batch.letters.len()) as i64));
+                self.place.next_offset.set(batch.next);
+                self.spare = Some(batch);
+                Ok(())
+            }
+            Outcome::Fenced => Err(End::Fenced),
+            Outcome::Refused(records) => {
+                // Refusals that lie beyond this batch are still to be read again as well.
+                let mut refused = std::mem::take(&mut self.refused);
+                refused.extend(records);
+                Err(End::Refused(refused))
+            }
+        }
+    }
+}

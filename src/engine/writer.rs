@@ -1,0 +1,130 @@
+//! A writer: one thread, one session of the sink. It takes a batch and whatever else is already waiting,
+//! and applies them in one transaction. A batch leaves here written, fenced or refused, or, when the sink
+//! stays away past the deadline of a stop, not at all: the ledger then says to read it again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::partition::{Note, Receipt};
+use super::{Backoff, Batch, Clock, Outcome, Policy, Rows, Sink, Stop, Thread};
+use crate::track::{Side, Track};
+
+/// A batch on its way, with the inbox that waits for its receipt.
+pub(super) struct Job<R> {
+    pub batch: Batch<R>,
+    pub reply: Sender<Note<R>>,
+}
+
+pub(super) struct Writer<S: Sink> {
+    pub batches: Receiver<Job<S::Rows>>,
+    pub sink: Arc<S>,
+    pub policy: Arc<Policy>,
+    pub clock: Clock,
+    pub stop: Stop,
+    pub track: Arc<Track>,
+}
+
+/// A writer with nothing to do wakes this often. Only the closing of the channel ends it.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
+
+impl<S: Sink> Writer<S> {
+    pub fn start(self, number: usize) -> Thread<()> {
+        let clock = self.clock.clone();
+        clock.spawn(format!("{}-writer-{number}", self.track.flow), move || self.run())
+    }
+
+    fn run(self) {
+        let mut session = S::Session::default();
+        while let Some((batches, replies)) = self.next_group() {
+            self.track.active_writers.add(1);
+            self.write(&mut session, batches, replies);
+            self.track.active_writers.add(-1);
+        }
+    }
+
+    /// The first batch, and those that wait with it, up to the limit of a group. None once the channel is closed.
+    #[allow(clippy::type_complexity)]
+    fn next_group(&self) -> Option<(Vec<Batch<S::Rows>>, Vec<Sender<Note<S::Rows>>>)> {
+        let first = loop {
+            match self.clock.recv(&self.batches, IDLE_WAIT) {
+                Ok(job) => break job,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        };
+        let mut rows = first.batch.rows.len();
+        let (mut batches, mut replies) = (vec![first.batch], vec![first.reply]);
+        while rows < self.policy.group_rows_max {
+            let Ok(job) = self.clock.recv(&self.batches, Duration::ZERO) else { break };
+            rows += job.batch.rows.len();
+            batches.push(job.batch);
+            replies.push(job.reply);
+        }
+        self.track.batches_waiting.add(-(batches.len() as i64));
+        Some((batches, replies))
+    }
+
+    fn write(
+        &self,
+        session: &mut S::Session,
+        mut batches: Vec<Batch<S::Rows>>,
+        mut replies: Vec<Sender<Note<S::Rows>>>,
+    ) {
+        let mut backoff = Backoff::new(&self.clock, self.policy.backoff_min, self.policy.backoff_max);
+        loop {
+            self.drop_stale(&mut batches, &mut replies);
+            if batches.is_empty() {
+                return;
+            }
+            let began = self.clock.now();
+            match self.sink.apply(session, &batches) {
+                Ok(outcomes) => {
+                    self.track.write_seconds.record(self.clock.now().saturating_sub(began));
+                    self.track.groups.add(1);
+                    self.track.recovered(Side::Sink);
+                    for ((batch, reply), outcome) in batches.into_iter().zip(replies).zip(outcomes) {
+                        self.hand_back(batch, &reply, outcome);
+                    }
+                    return;
+                }
+                // Whatever the order in the fault: nothing a sink can say makes it right to lose a batch.
+                Err(fault) => {
+                    self.track.troubled(Side::Sink, fault.cause());
+                    self.track.retried.add(1);
+                    if self.stop.expired() {
+                        return;
+                    }
+                    self.stop.pause(backoff.next_pause());
+                }
+            }
+        }
+    }
+
+    /// Batches whose partition went elsewhere would only be fenced: they are not worth a transaction.
+    fn drop_stale(&self, batches: &mut Vec<Batch<S::Rows>>, replies: &mut Vec<Sender<Note<S::Rows>>>) {
+        let mut index = 0;
+        while index < batches.len() {
+            if batches[index].claim.is_over() {
+                let (batch, reply) = (batches.swap_remove(index), replies.swap_remove(index));
+                self.hand_back(batch, &reply, Outcome::Fenced);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    fn hand_back(&self, batch: Batch<S::Rows>, reply: &Sender<Note<S::Rows>>, outcome: Outcome) {
+        match &outcome {
+            Outcome::Written => {
+                self.track.written.add(batch.rows.len() as u64);
+                self.track.set_aside.add(batch.letters.len() as u64);
+                self.track.batch_seconds.record(self.clock.now().saturating_sub(batch.opened_at));
+            }
+            Outcome::Fenced => self.track.fenced.add(1),
+            Outcome::Refused(_) => {}
+        }
+        self.clock.post(reply, Note::Receipt(Receipt { batch, outcome }));
+    }
+}
