@@ -1,7 +1,10 @@
 //! sluicegate moves Kafka topics into PostgreSQL, each record exactly once.
 
+pub mod config;
+pub mod decode;
 pub mod engine;
 pub mod fault;
+pub mod flow;
 pub mod pg;
 pub mod record;
 pub mod track;

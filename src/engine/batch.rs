@@ -123,6 +123,15 @@ impl<R: Rows> Batch<R> {
         self.letter_bytes = 0;
     }
 
+    /// Some of the rows by themselves, as the search for a bad one writes them.
+    pub fn part(&self, rows: Range<usize>) -> Self {
+        let mut part = Batch::new(self.claim.clone(), self.first);
+        part.offsets.extend_from_slice(&self.offsets[rows.clone()]);
+        part.rows = self.rows.part(rows);
+        part.next = self.next;
+        part
+    }
+
     pub fn partition(&self) -> &Partition {
         &self.claim.partition
     }

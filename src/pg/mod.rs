@@ -1,3 +1,197 @@
 //! PostgreSQL's words: connections, COPY, the ledger, letters. What a table means is a flow's affair.
 
 pub mod copy;
+pub mod fault;
+pub mod ledger;
+pub mod letters;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use postgres::{Client, Config, Statement, Transaction};
+use postgres_openssl::MakeTlsConnector;
+use r2d2_postgres::PostgresConnectionManager;
+
+use crate::fault::Fault;
+
+type Manager = PostgresConnectionManager<MakeTlsConnector>;
+
+/// How every session of ours is set up, whatever the defaults of its database.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// False trades durability delay for speed, never correctness: rows and ledger are lost or kept together.
+    pub synchronous_commit: bool,
+    pub lock_timeout: Duration,
+    /// A session of ours that is frozen inside its transaction is ended by the server after this.
+    pub idle_in_transaction_timeout: Duration,
+}
+
+impl SessionOptions {
+    fn statements(&self) -> String {
+        format!(
+            "SET client_encoding = 'UTF8'; SET default_transaction_isolation = 'read committed';
+             SET statement_timeout = 0; SET synchronous_commit = {}; SET lock_timeout = {};
+             SET idle_in_transaction_session_timeout = {}",
+            if self.synchronous_commit { "on" } else { "off" },
+            self.lock_timeout.as_millis(),
+            self.idle_in_transaction_timeout.as_millis(),
+        )
+    }
+}
+
+/// A bounded pool of sessions.
+#[derive(Clone)]
+pub struct Database {
+    pool: r2d2::Pool<Manager>,
+    last_error: LastError,
+}
+
+impl Database {
+    /// Connects when a session is first asked for, so that a server that is down is a fault like any other.
+    pub fn new(config: Config, tls: MakeTlsConnector, options: &SessionOptions, sessions_max: u32) -> Self {
+        let last_error = LastError::default();
+        let pool = r2d2::Pool::builder()
+            .max_size(sessions_max)
+            .min_idle(Some(0))
+            // Writers keep their session, and find out by using it whether it lives.
+            .test_on_check_out(false)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connection_timeout(Duration::from_secs(3))
+            .error_handler(Box::new(last_error.clone()))
+            .connection_customizer(Box::new(SetUp(options.statements())))
+            .build_unchecked(Manager::new(config, tls));
+        Database { pool, last_error }
+    }
+
+    pub fn session(&self) -> Result<Session, Fault> {
+        match self.pool.get() {
+            Ok(client) => Ok(Session { client, statements: HashMap::new() }),
+            // The pool only knows that it waited in vain; why is what its manager said last.
+            Err(timeout) => {
+                let text = self.last_error.take().unwrap_or_else(|| timeout.to_string());
+                Err(Fault::retry("pg.connection", text))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SetUp(String);
+
+impl r2d2::CustomizeConnection<Client, postgres::Error> for SetUp {
+    fn on_acquire(&self, client: &mut Client) -> Result<(), postgres::Error> {
+        client.batch_execute(&self.0)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct LastError(Arc<Mutex<Option<String>>>);
+
+impl LastError {
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl r2d2::HandleError<postgres::Error> for LastError {
+    fn handle_error(&self, error: postgres::Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault::of(&error).into_cause().text);
+    }
+}
+
+/// One connection, with the statements that it has prepared.
+pub struct Session {
+    client: r2d2::PooledConnection<Manager>,
+    statements: HashMap<String, Statement>,
+}
+
+impl Session {
+    /// A transaction. Dropped without `commit`, it is rolled back.
+    pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
+        let tx = self.client.transaction().map_err(|error| fault::of(&error))?;
+        Ok(Work { tx, statements: &mut self.statements })
+    }
+
+    pub fn is_broken(&mut self) -> bool {
+        self.client.is_closed()
+    }
+}
+
+/// A transaction under way.
+pub struct Work<'a> {
+    tx: Transaction<'a>,
+    statements: &'a mut HashMap<String, Statement>,
+}
+
+impl Work<'_> {
+    /// A transaction inside this one: a savepoint.
+    pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
+        let tx = self.tx.transaction().map_err(|error| fault::of(&error))?;
+        Ok(Work { tx, statements: self.statements })
+    }
+
+    pub fn commit(self) -> Result<(), Fault> {
+        self.tx.commit().map_err(|error| fault::of(&error))
+    }
+
+    /// Runs statements without parameters.
+    pub fn run(&mut self, sql: &str) -> Result<(), Fault> {
+        self.tx.batch_execute(sql).map_err(|error| fault::of(&error))
+    }
+
+    pub fn query(
+        &mut self,
+        sql: &str,
+        values: &[&(dyn postgres::types::ToSql + Sync)],
+    ) -> Result<Vec<postgres::Row>, Fault> {
+        let statement = self.prepared(sql)?;
+        self.tx.query(&statement, values).map_err(|error| fault::of(&error))
+    }
+
+    /// How many rows it touched.
+    pub fn execute(&mut self, sql: &str, values: &[&(dyn postgres::types::ToSql + Sync)]) -> Result<u64, Fault> {
+        let statement = self.prepared(sql)?;
+        self.tx.execute(&statement, values).map_err(|error| fault::of(&error))
+    }
+
+    /// One binary COPY of joined buffers.
+    pub fn copy<'b>(&mut self, sql: &str, buffers: impl Iterator<Item = &'b [u8]>) -> Result<u64, Fault> {
+        let statement = self.prepared(sql)?;
+        let mut writer = self.tx.copy_in(&statement).map_err(|error| fault::of(&error))?;
+        let write = |writer: &mut postgres::CopyInWriter<'_>, bytes: &[u8]| {
+            writer.write_all(bytes).map_err(|error| of_io(&error))
+        };
+        write(&mut writer, copy::HEADER)?;
+        for buffer in buffers {
+            write(&mut writer, buffer)?;
+        }
+        write(&mut writer, copy::TRAILER)?;
+        writer.finish().map_err(|error| fault::of(&error))
+    }
+
+    fn prepared(&mut self, sql: &str) -> Result<Statement, Fault> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.tx.prepare(sql).map_err(|error| fault::of(&error))?;
+        self.statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+}
+
+/// `CopyInWriter` hides the server's error inside an `io::Error`.
+fn of_io(error: &std::io::Error) -> Fault {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<postgres::Error>()) {
+        Some(error) => fault::of(error),
+        None => Fault::retry("pg.connection", error.to_string()),
+    }
+}
+
+/// A table, column or sequence name as PostgreSQL takes it literally. `schema.table` is two names.
+pub fn quoted(name: &str) -> String {
+    let parts: Vec<String> = name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    parts.join(".")
+}

@@ -1,0 +1,180 @@
+//! The only bridge between engine and PostgreSQL: begin, ledger rows locked and compared, the flow's effects,
+//! letters, ledger moved, commit. No flow can forget a step of it. A COMMIT whose answer was lost is settled
+//! by the next attempt, which finds its batches applied.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Flow;
+use crate::engine::{Batch, Claim, Outcome, Rows, Sink, Wanted};
+use crate::fault::{Cause, Fault};
+use crate::pg::ledger::{Move, Standing};
+use crate::pg::{Database, Session, Work, ledger, letters};
+use crate::record::{Partition, Record};
+
+pub struct Apply<F> {
+    flow: F,
+    database: Database,
+    /// Who claims, for people who look at the ledger.
+    owner: String,
+    /// False only to measure what the ledger costs: then a restart writes twice.
+    exactly_once: bool,
+}
+
+/// Rows of one batch that PostgreSQL would not take, by offset.
+type Refused = Vec<(i64, Cause)>;
+
+impl<F: Flow> Apply<F> {
+    pub fn new(flow: F, database: Database, owner: String, exactly_once: bool) -> Self {
+        Apply { flow, database, owner, exactly_once }
+    }
+
+    /// Creates what is missing, under a lock: several instances may start at once.
+    pub fn create_tables(&self) -> Result<(), Fault> {
+        let mut session = self.database.session()?;
+        let mut work = session.begin()?;
+        work.run("SELECT pg_advisory_xact_lock(hashtext('sluicegate'))")?;
+        for sql in [ledger::CREATE, letters::CREATE, &self.flow.tables()] {
+            work.run(sql)?;
+        }
+        work.commit()
+    }
+
+    fn move_of<'b>(&self, batch: &'b Batch<F::Rows>) -> Move<'b> {
+        Move { partition: batch.partition(), epoch: batch.claim.epoch, first: batch.first, next: batch.next }
+    }
+
+    /// One transaction: all effects of these batches, their letters, and the ledger.
+    fn write(&self, session: &mut Session, batches: &[&Batch<F::Rows>]) -> Result<Vec<Outcome>, Fault> {
+        let moves: Vec<Move<'_>> = batches.iter().map(|batch| self.move_of(batch)).collect();
+        let mut work = session.begin()?;
+        let standings = match self.exactly_once {
+            true => ledger::check(&mut work, self.flow.name(), &moves)?,
+            false => vec![Standing::Due; batches.len()],
+        };
+        let is_due = |index: &usize| standings[*index] == Standing::Due;
+        let due: Vec<&Batch<F::Rows>> = (0..batches.len()).filter(is_due).map(|index| batches[index]).collect();
+        if !due.is_empty() {
+            self.flow.write(&mut work, &due)?;
+            let set_aside = due.iter().flat_map(|batch| batch.letters.iter().map(|letter| (batch.partition(), letter)));
+            letters::write(&mut work, self.flow.name(), set_aside)?;
+            if self.exactly_once {
+                ledger::advance(
+                    &mut work,
+                    self.flow.name(),
+                    (0..batches.len()).filter(is_due).map(|index| &moves[index]),
+                )?;
+            }
+        }
+        work.commit()?;
+        let outcome = |standing: &Standing| match standing {
+            Standing::Due | Standing::Applied => Outcome::Written,
+            Standing::Fenced => Outcome::Fenced,
+        };
+        Ok(standings.iter().map(outcome).collect())
+    }
+
+    /// Finds the rows that PostgreSQL does not take, in a transaction that is rolled back. What passes stays
+    /// in it, so that a row is judged with all that come before it.
+    fn find_refused(&self, session: &mut Session, batches: &[&Batch<F::Rows>]) -> Result<Vec<Refused>, Fault> {
+        let mut work = session.begin()?;
+        let mut found = Vec::new();
+        for batch in batches {
+            let mut refused = Refused::new();
+            self.narrow(&mut work, batch, 0..batch.rows.len(), &mut refused)?;
+            found.push(refused);
+        }
+        Ok(found)
+    }
+
+    fn narrow(
+        &self,
+        work: &mut Work<'_>,
+        batch: &Batch<F::Rows>,
+        rows: Range<usize>,
+        refused: &mut Refused,
+    ) -> Result<(), Fault> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        match self.try_rows(work, batch, rows.clone()) {
+            Ok(()) => Ok(()),
+            Err(Fault::Reject(cause)) if rows.len() == 1 => {
+                refused.push((batch.offsets[rows.start], cause));
+                Ok(())
+            }
+            Err(Fault::Reject(_)) => {
+                let middle = rows.start + rows.len() / 2;
+                self.narrow(work, batch, rows.start..middle, refused)?;
+                self.narrow(work, batch, middle..rows.end, refused)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn try_rows(&self, work: &mut Work<'_>, batch: &Batch<F::Rows>, rows: Range<usize>) -> Result<(), Fault> {
+        let mut inner = work.begin()?;
+        self.flow.write(&mut inner, &[&batch.part(rows)])?;
+        // What a deferred constraint would only say at COMMIT, it has to say here.
+        inner.run("SET CONSTRAINTS ALL IMMEDIATE")?;
+        inner.commit()
+    }
+
+    fn apply_in(&self, session: &mut Session, group: &[Batch<F::Rows>]) -> Result<Vec<Outcome>, Fault> {
+        let all: Vec<&Batch<F::Rows>> = group.iter().collect();
+        let rejection = match self.write(session, &all) {
+            Err(Fault::Reject(cause)) => cause,
+            result => return result,
+        };
+        let refused = self.find_refused(session, &all)?;
+        if refused.iter().all(Vec::is_empty) {
+            // Each row passes, yet not all of them together: not a row's fault that could be named.
+            return Err(Fault::Retry(rejection));
+        }
+        let clean: Vec<&Batch<F::Rows>> =
+            group.iter().zip(&refused).filter(|(_, refused)| refused.is_empty()).map(|(batch, _)| batch).collect();
+        let mut written = match clean.is_empty() {
+            true => Vec::new(),
+            false => self.write(session, &clean)?,
+        }
+        .into_iter();
+        let outcome = |refused: Refused| match refused.is_empty() {
+            true => written.next().unwrap_or(Outcome::Fenced),
+            false => Outcome::Refused(refused),
+        };
+        Ok(refused.into_iter().map(outcome).collect())
+    }
+}
+
+impl<F: Flow> Sink for Apply<F> {
+    type Rows = F::Rows;
+    type Session = Option<Session>;
+
+    #[inline]
+    fn decode(&self, record: &Record<'_>, rows: &mut F::Rows) -> Result<(), Fault> {
+        self.flow.decode(record, rows)
+    }
+
+    fn claim(
+        &self,
+        wanted: &[Wanted],
+        first_offset: &mut dyn FnMut(&Partition) -> Result<i64, Fault>,
+    ) -> Result<Vec<Result<Arc<Claim>, Cause>>, Fault> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        ledger::claim(&self.database, self.flow.name(), &self.owner, wanted, first_offset)
+    }
+
+    fn apply(&self, session: &mut Option<Session>, group: &[Batch<F::Rows>]) -> Result<Vec<Outcome>, Fault> {
+        let mut connected = match session.take() {
+            Some(session) => session,
+            None => self.database.session()?,
+        };
+        let result = self.apply_in(&mut connected, group);
+        if !connected.is_broken() {
+            *session = Some(connected);
+        }
+        result
+    }
+}

@@ -1,0 +1,60 @@
+//! A flow: what one kind of record becomes in PostgreSQL. This file has the trait and the list, and is the
+//! only place that names the flows; each of them is one file here and one folder in `sql/`.
+
+pub mod apply;
+mod status;
+
+pub use apply::Apply;
+pub use status::Status;
+
+use crate::config::{Config, FlowConfig};
+use crate::engine::{Batch, Rows};
+use crate::fault::{Cause, Fault};
+use crate::pg::Work;
+use crate::record::Record;
+
+pub trait Flow: Send + Sync + 'static {
+    type Rows: Rows;
+
+    fn name(&self) -> &'static str;
+
+    /// The statements that create what is missing.
+    fn tables(&self) -> String;
+
+    /// Appends what the record becomes. Pure: no I/O, and no allocation per row where speed matters.
+    /// What PostgreSQL would refuse is refused here.
+    fn decode(&self, record: &Record<'_>, rows: &mut Self::Rows) -> Result<(), Fault>;
+
+    /// The effects of these batches, inside the transaction that also moves the ledger.
+    fn write(&self, work: &mut Work<'_>, batches: &[&Batch<Self::Rows>]) -> Result<(), Fault>;
+}
+
+/// Made-up records of a flow, for `produce` and for trying things out.
+pub trait Sample: Send + Sync {
+    /// Appends the payload of record `number`; the same number gives the same payload.
+    fn payload(&self, number: u64, out: &mut Vec<u8>);
+}
+
+/// Something to be done with each enabled flow, whatever its types.
+pub trait Visit {
+    fn flow<F: Flow>(&mut self, config: &FlowConfig, flow: F);
+}
+
+/// The list. A flow is one line here.
+pub fn each(config: &Config, visit: &mut impl Visit) -> Result<(), Cause> {
+    for flow in config.enabled_flows() {
+        match flow.name {
+            status::NAME => visit.flow(flow, Status::new(&flow.table, &[])?),
+            unknown => return Err(Cause::new("flow.unknown", format!("there is no flow named \"{unknown}\""))),
+        }
+    }
+    Ok(())
+}
+
+/// Made-up records of a flow by its name.
+pub fn sample(flow: &str) -> Option<Box<dyn Sample>> {
+    match flow {
+        status::NAME => Some(Box::new(status::Updates)),
+        _ => None,
+    }
+}

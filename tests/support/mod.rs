@@ -1,0 +1,172 @@
+//! What the tests against real services share: a database and a topic of one's own, records whose content
+//! says where they came from, instances of the real binary, and a little HTTP.
+#![allow(dead_code)] // each test binary uses its own part
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub fn service(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: these tests need services, run `make test`"))
+}
+
+pub fn brokers() -> String {
+    service("KAFKA_BROKERS")
+}
+
+/// A name that no other test, and no other run, uses.
+pub fn unique(stem: &str) -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nanos = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.subsec_nanos());
+    format!("{stem}_{}_{}_{nanos}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A new database on the server of `DB_URL`, and its URL.
+pub fn new_database(stem: &str) -> String {
+    let (url, name) = (service("DB_URL"), unique(stem));
+    connect(&url).batch_execute(&format!("CREATE DATABASE \"{name}\"")).expect("a database is created");
+    with_database(&url, &name)
+}
+
+fn with_database(url: &str, name: &str) -> String {
+    let (rest, query) = url.split_once('?').unwrap_or((url, ""));
+    let server = rest.rsplit_once('/').expect("a URL with a database").0;
+    format!("{server}/{name}?{query}")
+}
+
+pub fn connect(url: &str) -> postgres::Client {
+    postgres::Client::connect(url, postgres::NoTls).expect("PostgreSQL answers")
+}
+
+/// Calls until it gives something, or panics after `limit` with what was waited for.
+pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// One process of the program. Killed when dropped.
+pub struct Instance {
+    pub child: Child,
+    pub port: u16,
+    pub log: PathBuf,
+}
+
+impl Instance {
+    pub fn start(settings: &HashMap<&str, String>) -> Instance {
+        Instance::start_with(settings, &["run"])
+    }
+
+    pub fn start_with(settings: &HashMap<&str, String>, arguments: &[&str]) -> Instance {
+        let port = free_port();
+        let log = std::env::temp_dir().join(unique("sluicegate").replace('/', "_") + ".log");
+        let file = std::fs::File::create(&log).expect("a log file");
+        let child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+            .args(arguments)
+            .env_clear()
+            .env("SERVER_PORT", port.to_string())
+            .env("SLUICEGATE_HTTP_HOST", "127.0.0.1")
+            .envs(settings)
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a second handle"))
+            .stderr(file)
+            .spawn()
+            .expect("the program starts");
+        Instance { child, port, log }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(done.is_ok_and(|status| status.success()), "kill -{name}");
+    }
+
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits for the process to end and gives its exit code.
+    pub fn wait(&mut self, limit: Duration) -> Option<i32> {
+        let child = &mut self.child;
+        let status = wait_for("the process to end", limit, || child.try_wait().expect("a child"));
+        status.code()
+    }
+
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        http(self.port, "GET", path)
+    }
+
+    pub fn post(&self, path: &str) -> Option<(u16, String)> {
+        http(self.port, "POST", path)
+    }
+
+    pub fn json(&self, path: &str) -> Option<serde_json::Value> {
+        serde_json::from_str(&self.get(path)?.1).ok()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.get("/health/ready").is_some_and(|(status, _)| status == 200)
+    }
+
+    pub fn wait_ready(&self) {
+        wait_for(&format!("readiness; log: {}", self.log.display()), Duration::from_secs(60), || {
+            self.is_ready().then_some(())
+        });
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the instance on port {} ---\n{}", self.port, tail(&self.log_text(), 40));
+        }
+        let _ = std::fs::remove_file(&self.log);
+    }
+}
+
+fn tail(text: &str, lines_max: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(lines_max)..].join("\n")
+}
+
+/// Status and body, or nothing where nobody answers.
+pub fn http(port: u16, method: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let body = match head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        true => unchunk(body),
+        false => body.to_owned(),
+    };
+    Some((status, body))
+}
+
+fn unchunk(mut rest: &str) -> String {
+    let mut body = String::new();
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let Ok(size @ 1..) = usize::from_str_radix(size.trim(), 16) else { break };
+        body.push_str(&after[..size.min(after.len())]);
+        rest = after.get(size + 2..).unwrap_or_default();
+    }
+    body
+}
