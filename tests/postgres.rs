@@ -1,0 +1,272 @@
+//! `flow::Apply` and the ledger against a real PostgreSQL: what may be written by whom, and what is set aside.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicegate::engine::{Batch, Claim, Letter, Outcome, Sink, Wanted};
+use sluicegate::fault::{Cause, Fault};
+use sluicegate::flow::{Apply, Flow};
+use sluicegate::pg::copy::CopyRows;
+use sluicegate::pg::{Database, SessionOptions, Work};
+use sluicegate::record::{NoHeaders, Partition, Record};
+
+/// A flow with everything that PostgreSQL may say no to: a key, a check, and a check at commit.
+struct Numbers;
+
+impl Flow for Numbers {
+    type Rows = CopyRows;
+
+    fn name(&self) -> &'static str {
+        "numbers"
+    }
+
+    fn tables(&self) -> String {
+        "CREATE TABLE IF NOT EXISTS parents (id bigint PRIMARY KEY);
+         INSERT INTO parents SELECT generate_series(0, 999) ON CONFLICT DO NOTHING;
+         CREATE TABLE IF NOT EXISTS numbers (
+            number bigint PRIMARY KEY CHECK (number <> 13),
+            parent bigint REFERENCES parents DEFERRABLE INITIALLY DEFERRED)"
+            .into()
+    }
+
+    /// The payload is the number in text; 1,000 and above have no parent.
+    fn decode(&self, record: &Record<'_>, rows: &mut CopyRows) -> Result<(), Fault> {
+        let number: i64 = std::str::from_utf8(record.payload.unwrap_or_default())
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Fault::reject("test.not_a_number", "not a number"))?;
+        rows.row(2, |out| {
+            for value in [number, number] {
+                out.extend_from_slice(&8i32.to_be_bytes());
+                out.extend_from_slice(&value.to_be_bytes());
+            }
+            Ok(())
+        })
+    }
+
+    fn write(&self, work: &mut Work<'_>, batches: &[&Batch<CopyRows>]) -> Result<(), Fault> {
+        work.copy(
+            "COPY numbers (number, parent) FROM STDIN (FORMAT binary)",
+            batches.iter().map(|batch| batch.rows.as_bytes()),
+        )
+        .map(drop)
+    }
+}
+
+struct Fixture {
+    url: String,
+    sink: Apply<Numbers>,
+}
+
+fn sink_on(url: &str, lock_timeout: Duration) -> Apply<Numbers> {
+    let mut config: postgres::Config = url.parse().expect("a URL");
+    config.application_name("sluicegate-test");
+    let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
+    let options = SessionOptions {
+        synchronous_commit: true,
+        lock_timeout,
+        idle_in_transaction_timeout: Duration::from_secs(60),
+    };
+    let database = Database::new(config, postgres_openssl::MakeTlsConnector::new(tls), &options, 4);
+    Apply::new(Numbers, database, "test".into(), true)
+}
+
+fn fixture() -> Fixture {
+    let url = support::new_database("postgres");
+    let sink = sink_on(&url, Duration::from_secs(10));
+    sink.create_tables().expect("tables are created");
+    sink.create_tables().expect("and nothing is done the second time");
+    Fixture { url, sink }
+}
+
+fn partition(id: i32) -> Partition {
+    Partition::new("t", id)
+}
+
+fn wanted(id: i32, incarnation: &str) -> Wanted {
+    Wanted { partition: partition(id), incarnation: incarnation.into() }
+}
+
+fn claim(sink: &Apply<Numbers>, id: i32) -> Arc<Claim> {
+    let claims = sink.claim(&[wanted(id, "one")], &mut |_| Ok(0)).expect("a claim");
+    claims.into_iter().next().expect("one answer").expect("granted")
+}
+
+/// A batch of the numbers as records from offset `first` on.
+fn batch(claim: &Arc<Claim>, first: i64, numbers: &[&str]) -> Batch<CopyRows> {
+    let mut batch = Batch::new(claim.clone(), first);
+    for (index, number) in numbers.iter().enumerate() {
+        let record = Record {
+            partition: &claim.partition,
+            offset: first + index as i64,
+            timestamp_ms: Some(1_700_000_000_123),
+            key: Some(b"key\0with nul"),
+            payload: Some(number.as_bytes()),
+            headers: &NoHeaders,
+        };
+        batch.add(&record, |record, rows| Numbers.decode(record, rows)).expect("added");
+    }
+    batch
+}
+
+impl Fixture {
+    fn apply(&self, group: &[Batch<CopyRows>]) -> Vec<Outcome> {
+        self.sink.apply(&mut None, group).expect("applied")
+    }
+
+    fn numbers(&self) -> Vec<i64> {
+        let rows = support::connect(&self.url).query("SELECT number FROM numbers ORDER BY 1", &[]);
+        rows.expect("numbers").iter().map(|row| row.get(0)).collect()
+    }
+
+    fn ledger(&self, id: i32) -> (i64, i64) {
+        let sql = "SELECT next_offset, owner_epoch FROM sluicegate_ledger WHERE partition = $1";
+        let row = support::connect(&self.url).query_one(sql, &[&id]).expect("a ledger row");
+        (row.get(0), row.get(1))
+    }
+}
+
+#[test]
+fn a_group_of_partitions_is_written_with_its_ledger_rows() {
+    let fixture = fixture();
+    let (one, two) = (claim(&fixture.sink, 1), claim(&fixture.sink, 2));
+    let outcomes = fixture.apply(&[batch(&two, 0, &["1", "2"]), batch(&one, 0, &["3"])]);
+    assert_eq!(outcomes, [Outcome::Written, Outcome::Written]);
+    assert_eq!(fixture.numbers(), [1, 2, 3]);
+    assert_eq!((fixture.ledger(1), fixture.ledger(2)), ((1, 1), (2, 1)));
+}
+
+#[test]
+fn a_batch_whose_commit_went_through_unheard_is_written_once() {
+    let fixture = fixture();
+    let owner = claim(&fixture.sink, 1);
+    let same = || batch(&owner, 0, &["1", "2"]);
+    assert_eq!(fixture.apply(&[same()]), [Outcome::Written]);
+    assert_eq!(fixture.apply(&[same()]), [Outcome::Written], "settled by the ledger");
+    assert_eq!(fixture.numbers(), [1, 2]);
+}
+
+#[test]
+fn a_former_owner_writes_nothing_and_its_neighbours_are_written() {
+    let fixture = fixture();
+    let (former, neighbour) = (claim(&fixture.sink, 1), claim(&fixture.sink, 2));
+    let owner = claim(&fixture.sink, 1);
+    assert!(owner.epoch > former.epoch);
+    let group = [batch(&former, 0, &["1"]), batch(&neighbour, 0, &["2"]), batch(&owner, 0, &["3"])];
+    assert_eq!(fixture.apply(&group), [Outcome::Fenced, Outcome::Written, Outcome::Written]);
+    assert_eq!(fixture.numbers(), [2, 3]);
+}
+
+#[test]
+fn a_batch_from_the_wrong_offset_is_fenced() {
+    let fixture = fixture();
+    let owner = claim(&fixture.sink, 1);
+    assert_eq!(fixture.apply(&[batch(&owner, 5, &["1"])]), [Outcome::Fenced]);
+    assert_eq!((fixture.numbers(), fixture.ledger(1).0), (vec![], 0));
+}
+
+#[test]
+fn a_partition_starts_where_the_ledger_says_and_only_a_new_one_asks_elsewhere() {
+    let fixture = fixture();
+    let start = |first: i64| {
+        let claims = fixture.sink.claim(&[wanted(7, "one")], &mut |_| Ok(first)).expect("a claim");
+        claims[0].as_ref().expect("granted").next_offset
+    };
+    assert_eq!((start(40), start(99)), (40, 40));
+}
+
+#[test]
+fn a_topic_made_again_is_not_claimed_and_its_neighbour_is() {
+    let fixture = fixture();
+    claim(&fixture.sink, 1);
+    let claims = fixture.sink.claim(&[wanted(1, "two"), wanted(2, "two")], &mut |_| Ok(0)).expect("answers");
+    assert_eq!(claims[0].as_ref().expect_err("refused").code, "ledger.topic_recreated");
+    assert!(claims[1].is_ok());
+    assert_eq!(fixture.ledger(1).1, 1, "the epoch of the halted partition did not move");
+    let unknown = fixture.sink.claim(&[wanted(1, "")], &mut |_| Ok(0)).expect("answers");
+    assert!(unknown[0].is_ok(), "a broker that cannot tell is believed");
+}
+
+#[test]
+fn the_rows_that_postgresql_refuses_are_named_and_no_others() {
+    let fixture = fixture();
+    let (one, two) = (claim(&fixture.sink, 1), claim(&fixture.sink, 2));
+    // 13 breaks a check, the second 3 a key, 5000 a foreign key that only speaks at commit.
+    let bad = batch(&one, 0, &["1", "13", "3", "4", "3", "5000", "6"]);
+    let outcomes = fixture.apply(&[bad, batch(&two, 0, &["20", "21"])]);
+    let Outcome::Refused(refused) = &outcomes[0] else { panic!("{outcomes:?}") };
+    let seen: Vec<(i64, &str)> = refused.iter().map(|(offset, cause)| (*offset, &*cause.code)).collect();
+    assert_eq!(seen, [(1, "pg.23514"), (4, "pg.23505"), (5, "pg.23503")]);
+    assert_eq!(outcomes[1], Outcome::Written);
+    assert_eq!(fixture.numbers(), [20, 21], "nothing of a batch that was refused");
+    assert!(refused.iter().all(|(_, cause)| !cause.text.contains("5000")), "no value in a reason: {refused:?}");
+}
+
+#[test]
+fn letters_are_written_whole_with_their_batch() {
+    let fixture = fixture();
+    let owner = claim(&fixture.sink, 1);
+    let mut mixed = batch(&owner, 0, &["1", "x", "2"]);
+    let headers = vec![("trace".to_string(), Some(b"\x00\xff".to_vec())), ("none".to_string(), None)];
+    mixed.letters[0] = Letter { headers, ..mixed.letters[0].clone() };
+    assert_eq!(fixture.apply(&[mixed]), [Outcome::Written]);
+    assert_eq!(fixture.numbers(), [1, 2]);
+    let sql = "SELECT topic, partition, record_offset, key, payload, header_names, header_values, reason_code,
+               (extract(epoch FROM record_timestamp) * 1000)::bigint, flow FROM sluicegate_letters";
+    let row = support::connect(&fixture.url).query_one(sql, &[]).expect("one letter");
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, i32>(1), row.get::<_, i64>(2)), ("t", 1, 1));
+    assert_eq!((row.get::<_, &[u8]>(3), row.get::<_, &[u8]>(4)), (&b"key\0with nul"[..], &b"x"[..]));
+    assert_eq!(row.get::<_, Vec<&str>>(5), ["trace", "none"]);
+    assert_eq!(row.get::<_, Vec<Option<&[u8]>>>(6), [Some(&b"\x00\xff"[..]), None]);
+    assert_eq!((row.get::<_, &str>(7), row.get::<_, i64>(8)), ("test.not_a_number", 1_700_000_000_123));
+    assert_eq!(row.get::<_, &str>(9), "numbers");
+    assert_eq!(fixture.ledger(1).0, 3, "the ledger is past the letter");
+}
+
+#[test]
+fn a_former_owner_frozen_in_its_transaction_is_ended() {
+    let fixture = fixture();
+    let owner = claim(&fixture.sink, 1);
+    let mut frozen = support::connect(&format!("{}&application_name=sluicegate", fixture.url));
+    frozen.batch_execute("BEGIN; SELECT * FROM sluicegate_ledger FOR NO KEY UPDATE").expect("locked");
+    let sink = sink_on(&fixture.url, Duration::from_millis(300));
+    let first = sink.claim(&[wanted(1, "one")], &mut |_| Ok(0));
+    assert!(matches!(first, Err(Fault::Retry(_))), "{first:?}");
+    let later = claim(&sink, 1);
+    assert!(later.epoch > owner.epoch);
+    assert!(frozen.batch_execute("COMMIT").is_err(), "its commit fails");
+}
+
+#[test]
+fn a_lock_held_by_a_stranger_is_waited_for_and_the_stranger_is_left_alone() {
+    let fixture = fixture();
+    let owner = claim(&fixture.sink, 1);
+    let mut stranger = support::connect(&fixture.url);
+    stranger.batch_execute("BEGIN; SELECT * FROM sluicegate_ledger FOR UPDATE").expect("locked");
+    let sink = sink_on(&fixture.url, Duration::from_millis(300));
+    assert!(matches!(sink.claim(&[wanted(1, "one")], &mut |_| Ok(0)), Err(Fault::Retry(_))));
+    assert!(matches!(sink.apply(&mut None, &[batch(&owner, 0, &["1"])]), Err(Fault::Retry(_))));
+    stranger.batch_execute("COMMIT").expect("the stranger's session lives");
+    assert_eq!(fixture.apply(&[batch(&owner, 0, &["1"])]), [Outcome::Written]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_fault_to_retry_that_says_why() {
+    let port = support::free_port();
+    let sink = sink_on(&format!("postgres://postgres@127.0.0.1:{port}/x"), Duration::from_secs(1));
+    let fault = sink.create_tables().expect_err("nobody there");
+    let Fault::Retry(Cause { code, text }) = fault else { panic!("{fault:?}") };
+    assert_eq!(code, "pg.connection");
+    assert!(text.contains("refused"), "{text}");
+}
+
+#[test]
+fn a_missing_table_is_never_the_records_fault() {
+    let fixture = fixture();
+    let owner = claim(&fixture.sink, 1);
+    support::connect(&fixture.url).batch_execute("ALTER TABLE numbers RENAME TO away").expect("renamed");
+    let fault = fixture.sink.apply(&mut None, &[batch(&owner, 0, &["1"])]).expect_err("no table");
+    assert!(matches!(&fault, Fault::Retry(cause) if cause.code == "pg.42P01"), "{fault:?}");
+}
