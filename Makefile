@@ -1,0 +1,35 @@
+# Two commands to know: `make run` and `make test`. Each brings what is missing; `make help` lists the rest.
+# ARGS go to the program behind a target: make test ARGS="--test sim", make run ARGS="--flow status".
+
+ARGS ?=
+SEEDS ?= 1000000
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench sim build down status
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Kafka, PostgreSQL, topics, tables and the program; Ctrl-C drains and stops it
+	@scripts/run $(ARGS)
+
+test: ## every test, against a real Kafka and a real PostgreSQL of its own
+	@scripts/test $(ARGS)
+
+lint: ## rustfmt, clippy with warnings denied, cargo-deny
+	@scripts/lint
+
+bench: ## the pipeline against raw COPY, with services of its own
+	@scripts/bench $(ARGS)
+
+sim: ## the engine in the simulator, under more seeds: make sim SEEDS=1000000
+	SLUICEGATE_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture
+
+build: ## the release binary: target/release/sluicegate
+	cargo build --locked --release
+
+down: ## stop the Kafka and PostgreSQL of `make run`; their data stays in .run
+	@scripts/services down
+
+status: ## what of them runs, and where
+	@scripts/services status
