@@ -1,10 +1,17 @@
 //! sluicegate moves Kafka topics into PostgreSQL, each record exactly once.
+//! Start at `engine::run`: it is the whole data path. `docs/ARCHITECTURE.md` has the map.
 
+pub mod check;
+pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod engine;
 pub mod fault;
 pub mod flow;
+pub mod kafka;
+pub mod ops;
 pub mod pg;
+pub mod produce;
 pub mod record;
+pub mod run;
 pub mod track;

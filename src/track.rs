@@ -179,7 +179,7 @@ impl Track {
             batches_waiting: Level::default(),
             write_seconds: Timing::new(),
             batch_seconds: Timing::new(),
-            trouble: Mutex::new([None, None]),
+            trouble: Mutex::new([Some(starting()), Some(starting())]),
             last_error: Mutex::new(None),
             partitions: RwLock::default(),
         })
@@ -191,8 +191,9 @@ impl Track {
             Side::Source => self.source_errors.add(1),
             Side::Sink => self.write_errors.add(1),
         }
-        let first = lock(&self.trouble)[side as usize].replace(cause.clone()).is_none();
-        if first {
+        let former = lock(&self.trouble)[side as usize].replace(cause.clone());
+        // Once for each kind of trouble, not once for each time that it is met.
+        if former.is_none_or(|former| former.code != cause.code) {
             log::warn!("flow {}: {}: {cause}", self.flow, if side == Side::Sink { "postgres" } else { "kafka" });
         }
         self.failed(cause);
@@ -200,7 +201,7 @@ impl Track {
 
     pub fn recovered(&self, side: Side) {
         if lock(&self.trouble)[side as usize].take().is_some() {
-            log::info!("flow {}: {} recovered", self.flow, if side == Side::Sink { "postgres" } else { "kafka" });
+            log::info!("flow {}: {} answers", self.flow, if side == Side::Sink { "postgres" } else { "kafka" });
         }
     }
 
@@ -240,6 +241,11 @@ impl Track {
     pub fn lag(&self) -> i64 {
         self.partitions().iter().map(|(_, track)| track.lag()).sum()
     }
+}
+
+/// Until a dependency has answered once, nobody knows.
+fn starting() -> Cause {
+    Cause::new("starting", "has not answered yet")
 }
 
 /// A panic elsewhere ends the process anyway; until then numbers may still be read.

@@ -1,1 +1,3 @@
+//! Bytes to values: formats of payloads, and nothing about where they come from or go to.
+
 pub mod avro;

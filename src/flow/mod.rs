@@ -44,7 +44,7 @@ pub trait Visit {
 pub fn each(config: &Config, visit: &mut impl Visit) -> Result<(), Cause> {
     for flow in config.enabled_flows() {
         match flow.name {
-            status::NAME => visit.flow(flow, Status::new(&flow.table, &[])?),
+            status::NAME => visit.flow(flow, Status::from_config(flow)?),
             unknown => return Err(Cause::new("flow.unknown", format!("there is no flow named \"{unknown}\""))),
         }
     }

@@ -1,5 +1,8 @@
 //! Status updates of seed runs: Avro in, one row of `processed_seed_status` out, by binary COPY.
 
+use std::path::PathBuf;
+
+use crate::config::FlowConfig;
 use crate::decode::avro::{AvroPlans, Column, Kind};
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
@@ -17,7 +20,7 @@ const TABLES: &str = include_str!("../../sql/status/create.sql");
 const COPY: &str = include_str!("../../sql/status/copy.sql");
 
 /// The table's columns in the order of `COPY`, with what PostgreSQL would refuse.
-const COLUMNS: [Column; 7] = [
+static COLUMNS: [Column; 7] = [
     Column { field: "event_timestamp", kind: Kind::Timestamp, not_null: true },
     Column { field: "response_message", kind: Kind::Text, not_null: false },
     Column { field: "status", kind: Kind::Varchar { chars_max: 255 }, not_null: true },
@@ -35,9 +38,18 @@ pub struct Status {
 }
 
 impl Status {
+    pub fn from_config(config: &FlowConfig) -> Result<Self, Cause> {
+        let read = |file: &PathBuf| {
+            let problem = |error| Cause::new("config.schema_file", format!("{}: {error}", file.display()));
+            std::fs::read_to_string(file).map_err(problem)
+        };
+        let writers = config.schema_files.iter().map(read).collect::<Result<Vec<String>, Cause>>()?;
+        Status::new(&config.table, &writers.iter().map(String::as_str).collect::<Vec<&str>>())
+    }
+
     /// `writers` are the schemas that producers may use besides the reader's own.
     pub fn new(table: &str, writers: &[&str]) -> Result<Self, Cause> {
-        let plans = AvroPlans::new(SCHEMA, writers, &COLUMNS)?;
+        let plans = AvroPlans::new(SCHEMA, SCHEMA, writers, &COLUMNS)?;
         let (table, sequence) = (quoted(table), quoted(&format!("{table}_seq")));
         let copy = COPY.replace("{table}", &table);
         Ok(Status { plans, table, sequence, copy })

@@ -103,6 +103,7 @@ pub fn claim(
 ) -> Result<Vec<Result<Arc<Claim>, Cause>>, Fault> {
     let mut session = database.session()?;
     let mut work = session.begin()?;
+    work.run(&format!("SET LOCAL lock_timeout = {}", database.claim_lock_timeout.as_millis()))?;
     match claim_in(&mut work, flow, owner, wanted, first_offset) {
         Ok(claims) => work.commit().map(|()| claims),
         Err(fault) if fault.cause().code == LOCK_NOT_AVAILABLE => {

@@ -4,6 +4,7 @@ pub mod copy;
 pub mod fault;
 pub mod ledger;
 pub mod letters;
+pub mod target;
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -24,6 +25,8 @@ pub struct SessionOptions {
     /// False trades durability delay for speed, never correctness: rows and ledger are lost or kept together.
     pub synchronous_commit: bool,
     pub lock_timeout: Duration,
+    /// For claims: whoever holds a partition longer than this is taken for frozen.
+    pub claim_lock_timeout: Duration,
     /// A session of ours that is frozen inside its transaction is ended by the server after this.
     pub idle_in_transaction_timeout: Duration,
 }
@@ -46,6 +49,7 @@ impl SessionOptions {
 pub struct Database {
     pool: r2d2::Pool<Manager>,
     last_error: LastError,
+    claim_lock_timeout: Duration,
 }
 
 impl Database {
@@ -63,7 +67,7 @@ impl Database {
             .error_handler(Box::new(last_error.clone()))
             .connection_customizer(Box::new(SetUp(options.statements())))
             .build_unchecked(Manager::new(config, tls));
-        Database { pool, last_error }
+        Database { pool, last_error, claim_lock_timeout: options.claim_lock_timeout }
     }
 
     pub fn session(&self) -> Result<Session, Fault> {

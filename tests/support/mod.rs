@@ -1,6 +1,7 @@
 //! What the tests against real services share: a database and a topic of one's own, records whose content
 //! says where they came from, instances of the real binary, and a little HTTP.
 #![allow(dead_code)] // each test binary uses its own part
+#![allow(clippy::disallowed_methods)] // tests poll what they cannot be told of
 
 use std::collections::HashMap;
 use std::io::{Read, Write};

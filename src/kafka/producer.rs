@@ -1,0 +1,126 @@
+//! The producer: acknowledged by all replicas, idempotent, bounded. Every delivery is counted; a failure is
+//! given back, never swallowed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+
+use super::{client_config, fault};
+use crate::fault::{Cause, Fault};
+
+/// Records that may wait for the broker. With the byte limit beside it: what the producer holds at most.
+const QUEUE_RECORDS: &str = "500000";
+const QUEUE_KB: &str = "65536";
+/// A record that is not acknowledged within this has failed.
+const DELIVERY_TIMEOUT_MS: &str = "30000";
+/// With the queue full and nothing acknowledged for this long, the broker is gone.
+const STALLED: Duration = Duration::from_secs(35);
+
+#[derive(Default)]
+struct Deliveries {
+    delivered: AtomicU64,
+    failed: AtomicU64,
+    first_failure: Mutex<Option<Fault>>,
+}
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        log::debug!("kafka producer: {error}: {reason}");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => self.delivered.fetch_add(1, Ordering::Relaxed),
+            Err((error, _)) => {
+                let mut first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert_with(|| fault::of_error(error, "producing"));
+                self.failed.fetch_add(1, Ordering::Relaxed)
+            }
+        };
+    }
+}
+
+/// What became of a run of records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sent {
+    pub delivered: u64,
+    pub failed: u64,
+    pub took: Duration,
+}
+
+/// One run of records into one topic.
+pub struct Producer {
+    producer: ThreadedProducer<Deliveries>,
+    topic: String,
+    began: Instant,
+}
+
+impl Producer {
+    pub fn new(brokers: &str, options: &BTreeMap<String, String>, topic: &str) -> Result<Self, Cause> {
+        let mut config = client_config(brokers);
+        config
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "10")
+            .set("batch.num.messages", "20000")
+            .set("queue.buffering.max.messages", QUEUE_RECORDS)
+            .set("queue.buffering.max.kbytes", QUEUE_KB)
+            .set("message.timeout.ms", DELIVERY_TIMEOUT_MS);
+        options.iter().for_each(|(key, value)| {
+            config.set(key, value);
+        });
+        let producer = config
+            .create_with_context(Deliveries::default())
+            .map_err(|error| fault::of_error(&error, "producer").into_cause())?;
+        Ok(Producer { producer, topic: topic.to_owned(), began: Instant::now() })
+    }
+
+    /// Hands one record over; waits while the queue is full.
+    pub fn send(&self, partition: Option<i32>, key: Option<&[u8]>, payload: &[u8]) -> Result<(), Fault> {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic).payload(payload);
+        record.key = key;
+        record.partition = partition;
+        let mut waiting: Option<(Instant, u64)> = None;
+        loop {
+            record = match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => back,
+                Err((error, _)) => return Err(fault::of_error(&error, &self.topic)),
+            };
+            let (delivered, failed) = self.delivered();
+            let (since, then) = *waiting.get_or_insert((Instant::now(), delivered + failed));
+            if delivered + failed != then {
+                waiting = None;
+            } else if since.elapsed() > STALLED {
+                return Err(Fault::retry("kafka.stalled", format!("{}: the broker takes no records", self.topic)));
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// Acknowledged and failed so far.
+    pub fn delivered(&self) -> (u64, u64) {
+        let deliveries = self.producer.context();
+        (deliveries.delivered.load(Ordering::Relaxed), deliveries.failed.load(Ordering::Relaxed))
+    }
+
+    /// Waits for every record. The error is the first failure's; what was delivered stays delivered.
+    pub fn finish(self) -> (Sent, Option<Fault>) {
+        let flushed = self.producer.flush(STALLED);
+        let (delivered, failed) = self.delivered();
+        let first = self.producer.context().first_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fault = first.or_else(|| flushed.err().map(|error| fault::of_error(&error, &self.topic)));
+        (Sent { delivered, failed, took: self.began.elapsed() }, fault)
+    }
+}

@@ -1,0 +1,116 @@
+//! Made-up records into a flow's topic: from the command line with a progress bar, and over HTTP.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::Failure;
+use crate::config::{Config, FlowConfig};
+use crate::fault::Fault;
+use crate::flow;
+use crate::kafka::Producer;
+use crate::ops::api::{Sent, TestData};
+use crate::track::Track;
+
+/// Plain lines come this often where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Progress is told every so many records.
+const STEP: u64 = 10_000;
+
+/// Sends records `0..count`, spread over the partitions in turn, and waits for each to be acknowledged.
+fn send(
+    config: &Config,
+    flow: &FlowConfig,
+    count: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Sent, Option<Fault>), Fault> {
+    let sample = flow::sample(flow.name)
+        .ok_or_else(|| Fault::stop("produce.no_sample", format!("flow {} has no test records", flow.name)))?;
+    let options = &config.kafka_options;
+    let partitions = crate::kafka::admin::partitions_of(&config.brokers, options, &flow.topic)? as u64;
+    if partitions == 0 {
+        let text = format!("there is no topic {}; `sluicegate init` makes it", flow.topic);
+        return Err(Fault::retry("kafka.no_topic", text));
+    }
+    let producer = Producer::new(&config.brokers, options, &flow.topic).map_err(Fault::Stop)?;
+    let mut payload = Vec::new();
+    for number in 0..count {
+        payload.clear();
+        sample.payload(number, &mut payload);
+        producer.send(Some((number % partitions) as i32), None, &payload)?;
+        if number % STEP == 0 {
+            progress(producer.delivered().0);
+        }
+    }
+    let (sent, fault) = producer.finish();
+    progress(sent.delivered);
+    // What was neither acknowledged nor refused within the time did not arrive as far as anybody knows.
+    let failed = count - sent.delivered.min(count);
+    Ok((Sent { delivered: sent.delivered, failed, took: sent.took }, fault))
+}
+
+pub fn produce(config: &Config, name: &str, count: u64) -> Result<(), Failure> {
+    let Some(flow) = config.flow(name) else {
+        let known: Vec<&str> = config.flows.iter().map(|flow| flow.name).collect();
+        let text = format!("\"{name}\": there is no such flow; use {}", known.join(", "));
+        return Err(Failure::Configuration(vec![text]));
+    };
+    let (bar, mut line_at) = (progress_bar(count), Instant::now() + LINE_EVERY);
+    let sent = send(config, flow, count, &mut |delivered| {
+        bar.set_position(delivered);
+        if bar.is_hidden() && Instant::now() >= line_at {
+            println!("{delivered} of {count} records acknowledged");
+            line_at += LINE_EVERY;
+        }
+    });
+    bar.finish_and_clear();
+    let (sent, fault) = sent.map_err(|fault| Failure::World(fault.to_string()))?;
+    let seconds = sent.took.as_secs_f64();
+    let per_second = sent.delivered as f64 / seconds.max(0.001);
+    println!("{} records into {} in {seconds:.2} s, {per_second:.0}/s", sent.delivered, flow.topic);
+    match sent.failed {
+        0 => Ok(()),
+        failed => {
+            let why = fault.map_or("no answer in time".to_owned(), |fault| fault.to_string());
+            Err(Failure::World(format!("{failed} records were not acknowledged: {why}")))
+        }
+    }
+}
+
+/// Hidden where there is no terminal: lines are for logs, bars are for people.
+fn progress_bar(count: u64) -> ProgressBar {
+    let bar = ProgressBar::new(count);
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} {per_sec} eta {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// Test data over HTTP, counted in the flow's track.
+pub struct ByRequest {
+    pub config: Config,
+    pub tracks: Vec<Arc<Track>>,
+}
+
+impl TestData for ByRequest {
+    fn send(&self, name: &str, count: u64) -> Result<Sent, Fault> {
+        let track = self.tracks.iter().find(|track| track.flow == name);
+        let (Some(flow), Some(track)) = (self.config.flow(name), track) else {
+            return Err(Fault::stop("produce.no_flow", format!("there is no flow {name}")));
+        };
+        let mut told = 0;
+        let (sent, fault) = send(&self.config, flow, count, &mut |delivered| {
+            track.produced.add(delivered - told);
+            told = delivered;
+        })?;
+        track.publish_failed.add(sent.failed);
+        if let Some(fault) = fault {
+            track.failed(fault.cause());
+        }
+        Ok(sent)
+    }
+}
