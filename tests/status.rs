@@ -1,0 +1,482 @@
+//! The status flow end to end: the real binary, a real Kafka, a real PostgreSQL. Each record says in its ids
+//! where it came from, so that the table is compared with what was produced, row by row, by partition and
+//! offset. Nothing here believes the program's own counters.
+
+#![allow(clippy::disallowed_methods)] // tests poll what they cannot be told of
+
+mod support;
+
+use std::collections::HashMap;
+use std::process::Command;
+use std::time::Duration;
+
+use sluicegate::kafka::Producer;
+use sluicegate::kafka::admin::create_topic;
+use support::{Instance, connect, wait_for};
+
+const PARTITIONS: i32 = 6;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A topic and a database of one's own, and how many records went where.
+struct World {
+    topic: String,
+    url: String,
+    brokers: String,
+    settings: HashMap<&'static str, String>,
+    /// Records produced so far, by partition: the next offset.
+    produced: Vec<i64>,
+    /// Offsets that must become letters, with their reason.
+    poison: Vec<(i32, i64, &'static str)>,
+    producer: Option<Producer>,
+}
+
+impl World {
+    fn new(stem: &str) -> World {
+        World::on(stem, support::brokers(), support::new_database(stem))
+    }
+
+    fn on(stem: &str, brokers: String, url: String) -> World {
+        let topic = support::unique(stem);
+        create_topic(&brokers, &Default::default(), &topic, PARTITIONS, 1).expect("a topic");
+        let settings = HashMap::from([
+            ("KAFKA_BROKERS", brokers.clone()),
+            ("DB_URL", url.clone()),
+            ("KAFKA_TOPIC", topic.clone()),
+            ("KAFKA_GROUP_ID", support::unique("group")),
+            ("LOG_LEVEL", "debug".to_owned()),
+            // Small, so that a test of seconds has many transactions; short, so that owners change quickly.
+            ("SLUICEGATE_FLOWS_STATUS_BATCH_ROWS_MAX", "200".to_owned()),
+            ("SLUICEGATE_FLOWS_STATUS_GROUP_ROWS_MAX", "600".to_owned()),
+            ("SLUICEGATE_FLOWS_STATUS_SESSION_TIMEOUT_MS", "6000".to_owned()),
+            ("SLUICEGATE_FLOWS_STATUS_PARTITIONS", PARTITIONS.to_string()),
+        ]);
+        let (produced, poison) = (vec![0; PARTITIONS as usize], Vec::new());
+        World { topic, url, brokers, settings, produced, poison, producer: None }
+    }
+
+    fn send(&mut self, partition: i32, payload: &[u8]) {
+        let new = || Producer::new(&self.brokers, &Default::default(), &self.topic).expect("a producer");
+        let producer = self.producer.get_or_insert_with(new);
+        producer.send(Some(partition), Some(b"key"), payload).expect("sent");
+        self.produced[partition as usize] += 1;
+    }
+
+    /// `count` good records, spread over the partitions.
+    fn produce(&mut self, count: i64) {
+        for number in 0..count {
+            let partition = (number % i64::from(PARTITIONS)) as i32;
+            let offset = self.produced[partition as usize];
+            self.send(partition, &update(partition, offset, "SUCCESS"));
+        }
+    }
+
+    /// A record that must become a letter.
+    fn produce_poison(&mut self, partition: i32, payload: &[u8], reason: &'static str) {
+        self.poison.push((partition, self.produced[partition as usize], reason));
+        self.send(partition, payload);
+    }
+
+    /// Waits until Kafka has everything.
+    fn flush(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            let (sent, fault) = producer.finish();
+            assert!(sent.failed == 0 && fault.is_none(), "{sent:?} {fault:?}");
+        }
+    }
+
+    fn start(&self) -> Instance {
+        Instance::start(&self.settings)
+    }
+
+    fn rows(&self) -> i64 {
+        let mut client = connect(&self.url);
+        let query = client.query_one("SELECT count(*) FROM processed_seed_status", &[]);
+        query.map_or(0, |row| row.get(0))
+    }
+
+    /// Waits until as many rows are there as there should be.
+    fn wait_written(&self, limit: Duration) {
+        let due = self.produced.iter().sum::<i64>() - self.poison.len() as i64;
+        wait_for(&format!("{due} rows"), limit, || (self.rows() >= due).then_some(()));
+    }
+
+    /// Every record is in the table once, or in the letters once, and the ledger is at the end.
+    fn check(&self) {
+        let mut client = connect(&self.url);
+        let sql = "SELECT seed_id, sub_scenario_id, count(*) FROM processed_seed_status GROUP BY 1, 2 ORDER BY 1, 2";
+        let found: Vec<(i32, i64, i64)> = client
+            .query(sql, &[])
+            .expect("rows")
+            .iter()
+            .map(|row| (row.get(0), row.get::<_, i32>(1).into(), row.get(2)))
+            .collect();
+        let letters: Vec<(i32, i64, String)> = client
+            .query("SELECT partition, record_offset, reason_code FROM sluicegate_letters ORDER BY 1, 2", &[])
+            .expect("letters")
+            .iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2)))
+            .collect();
+        let is_poison =
+            |partition: i32, offset: i64| self.poison.iter().any(|(p, o, _)| (*p, *o) == (partition, offset));
+        let due: Vec<(i32, i64, i64)> = (0..PARTITIONS)
+            .flat_map(|partition| (0..self.produced[partition as usize]).map(move |offset| (partition, offset, 1)))
+            .filter(|(partition, offset, _)| !is_poison(*partition, *offset))
+            .collect();
+        let different = found.iter().zip(&due).find(|(found, due)| found != due);
+        assert!(
+            different.is_none() && found.len() == due.len(),
+            "{} rows of {}: {different:?}",
+            found.len(),
+            due.len()
+        );
+        let mut poison: Vec<(i32, i64, String)> =
+            self.poison.iter().map(|(p, o, reason)| (*p, *o, reason.to_string())).collect();
+        poison.sort();
+        assert_eq!(letters, poison);
+        let sql = "SELECT partition, next_offset FROM sluicegate_ledger ORDER BY 1";
+        let ledger: Vec<(i32, i64)> =
+            client.query(sql, &[]).expect("ledger").iter().map(|row| (row.get(0), row.get(1))).collect();
+        let ends: Vec<(i32, i64)> = (0..PARTITIONS).zip(self.produced.iter().copied()).collect();
+        assert_eq!(ledger, ends);
+    }
+}
+
+/// An update in raw Avro whose ids are its partition and offset.
+fn update(partition: i32, offset: i64, status: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let long = |out: &mut Vec<u8>, value: i64| {
+        let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+        while rest >= 0x80 {
+            out.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        out.push(rest as u8);
+    };
+    long(&mut out, 1_767_225_600_000 + offset);
+    let message = format!("record {offset} of partition {partition}");
+    long(&mut out, 1);
+    long(&mut out, message.len() as i64);
+    out.extend_from_slice(message.as_bytes());
+    long(&mut out, status.len() as i64);
+    out.extend_from_slice(status.as_bytes());
+    for id in [i64::from(partition), offset, 7, 8] {
+        long(&mut out, id);
+    }
+    out
+}
+
+#[test]
+fn records_become_rows_with_every_column_right() {
+    let mut world = World::new("columns");
+    world.produce(6000);
+    world.flush();
+    let instance = world.start();
+    world.wait_written(MINUTE);
+    world.check();
+    let sql = "SELECT event_timestamp::text, response_message, status, scenario_id, script_id
+               FROM processed_seed_status WHERE seed_id = 3 AND sub_scenario_id = 41";
+    let row = connect(&world.url).query_one(sql, &[]).expect("one row");
+    assert_eq!(row.get::<_, &str>(0), "2026-01-01 00:00:00.041");
+    assert_eq!((row.get::<_, &str>(1), row.get::<_, &str>(2)), ("record 41 of partition 3", "SUCCESS"));
+    assert_eq!((row.get::<_, i32>(3), row.get::<_, i32>(4)), (7, 8));
+    // The table and the sequence are as the former system had them.
+    let sql = "SELECT increment_by, cache_size FROM pg_sequences WHERE sequencename = 'processed_seed_status_seq'";
+    let sequence = connect(&world.url).query_one(sql, &[]).expect("a sequence");
+    assert_eq!((sequence.get::<_, i64>(0), sequence.get::<_, i64>(1)), (500, 500));
+    drop(instance);
+}
+
+#[test]
+fn poison_is_set_aside_with_its_reason_and_the_rest_of_its_batch_is_written() {
+    let mut world = World::new("poison");
+    world.produce(600);
+    world.produce_poison(0, b"", "avro.truncated");
+    world.produce_poison(0, b"\x02", "avro.truncated");
+    world.produce_poison(1, &update(1, 0, "with\0nul"), "text.nul");
+    world.produce_poison(2, &update(2, 0, &"x".repeat(256)), "text.too_long");
+    let mut long_tail = update(3, 0, "SUCCESS");
+    long_tail.push(0);
+    world.produce_poison(3, &long_tail, "avro.trailing_bytes");
+    let mut far_away = vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+    far_away.extend_from_slice(&update(4, 0, "SUCCESS")[6..]);
+    world.produce_poison(4, &far_away, "timestamp.range");
+    world.produce(600);
+    // 255 characters of two bytes each are within the column's limit.
+    let offset = world.produced[5];
+    world.send(5, &update(5, offset, &"é".repeat(255)));
+    world.flush();
+    let _instance = world.start();
+    world.wait_written(MINUTE);
+    world.check();
+    let sql = "SELECT topic, key, payload, reason FROM sluicegate_letters WHERE reason_code = 'text.too_long'";
+    let letter = connect(&world.url).query_one(sql, &[]).expect("one letter");
+    assert_eq!((letter.get::<_, &str>(0), letter.get::<_, &[u8]>(1)), (&*world.topic, &b"key"[..]));
+    assert_eq!(letter.get::<_, &[u8]>(2), update(2, 0, &"x".repeat(256)));
+    assert!(letter.get::<_, &str>(3).contains("256 characters of 255"), "{}", letter.get::<_, &str>(3));
+}
+
+#[test]
+fn rows_that_only_postgresql_can_refuse_are_found_and_set_aside() {
+    let mut world = World::new("refused");
+    world.produce(60);
+    let instance = world.start();
+    world.flush();
+    world.wait_written(MINUTE);
+    let sql = "ALTER TABLE processed_seed_status ADD CONSTRAINT no_thirteen CHECK (status <> 'THIRTEEN')";
+    connect(&world.url).batch_execute(sql).expect("a constraint");
+    for partition in [0, 0, 3] {
+        world.produce(90);
+        let offset = world.produced[partition as usize];
+        world.produce_poison(partition, &update(partition, offset, "THIRTEEN"), "pg.23514");
+    }
+    world.produce(90);
+    world.flush();
+    world.wait_written(MINUTE);
+    world.check();
+    assert!(!instance.log_text().contains("THIRTEEN"), "no payload in a log line");
+}
+
+#[test]
+fn kill_9_twenty_times_under_load_loses_nothing_and_doubles_nothing() {
+    let mut world = World::new("kill");
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let mut instance = world.start();
+    for _ in 0..20 {
+        world.produce(3000);
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        // A restarted member waits for the session of its former self; what is killed is anything from starting
+        // up to writing at full speed.
+        std::thread::sleep(Duration::from_millis(200 + (random >> 33) % 2000));
+        instance.signal("KILL");
+        drop(instance);
+        instance = world.start();
+    }
+    world.flush();
+    world.wait_written(3 * MINUTE);
+    world.check();
+    drop(instance);
+}
+
+#[test]
+fn an_instance_frozen_past_its_session_and_woken_again_doubles_nothing() {
+    let mut world = World::new("frozen");
+    let frozen = world.start();
+    frozen.wait_ready();
+    world.produce(30_000);
+    let other = world.start();
+    // Somewhere in the middle of the load.
+    wait_for("some rows", MINUTE, || (world.rows() > 1000).then_some(()));
+    frozen.signal("STOP");
+    world.produce(30_000);
+    world.flush();
+    // The other one takes everything over, after the session of six seconds.
+    world.wait_written(2 * MINUTE);
+    frozen.signal("CONT");
+    world.produce(6000);
+    world.flush();
+    world.wait_written(MINUTE);
+    std::thread::sleep(Duration::from_secs(2));
+    world.check();
+    drop(other);
+}
+
+#[test]
+fn two_instances_share_the_partitions() {
+    let mut world = World::new("share");
+    let (one, two) = (world.start(), world.start());
+    let assigned = |instance: &Instance| {
+        let status = instance.json("/tracking-status")?;
+        status["flows"]["status"]["partitions"].as_array().map(Vec::len)
+    };
+    wait_for("both to have half", MINUTE, || (assigned(&one)? == 3 && assigned(&two)? == 3).then_some(()));
+    world.produce(6000);
+    world.flush();
+    world.wait_written(MINUTE);
+    // One leaves in good order; the other goes on with all of them.
+    one.signal("TERM");
+    wait_for("the rest to be taken over", MINUTE, || (assigned(&two)? == 6).then_some(()));
+    world.produce(6000);
+    world.flush();
+    world.wait_written(MINUTE);
+    world.check();
+}
+
+#[test]
+fn a_signal_drains_and_ends_with_0_and_a_restart_goes_on() {
+    let mut world = World::new("drain");
+    world.produce(30_000);
+    world.flush();
+    let mut instance = world.start();
+    wait_for("some rows", MINUTE, || (world.rows() > 500).then_some(()));
+    instance.signal("TERM");
+    assert_eq!(instance.wait(Duration::from_secs(20)), Some(0));
+    let _again = world.start();
+    world.wait_written(MINUTE);
+    world.check();
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let world = World::new("second");
+    let mut settings = world.settings.clone();
+    // Nobody answers: draining would take its whole time.
+    settings.insert("DB_URL", format!("postgres://postgres@127.0.0.1:{}/x", support::free_port()));
+    settings.insert("SLUICEGATE_SHUTDOWN_TIMEOUT_MS", "60000".into());
+    let mut instance = Instance::start(&settings);
+    wait_for("HTTP", MINUTE, || instance.get("/health/live"));
+    instance.signal("INT");
+    std::thread::sleep(Duration::from_millis(100));
+    // Either the first has ended it already, or the second does.
+    let _ = Command::new("kill").args(["-INT", &instance.child.id().to_string()]).output();
+    assert!(matches!(instance.wait(Duration::from_secs(5)), Some(0 | 130)));
+}
+
+#[test]
+fn it_waits_for_postgresql_says_so_and_goes_on_by_itself() {
+    let directory = service_directory("late");
+    let port = services(&["free-port"]);
+    services(&["postgres", "start", &directory, &port]);
+    let url = format!("postgres://postgres@127.0.0.1:{port}/processed_data_db?sslmode=disable");
+    let mut world = World::on("late", support::brokers(), url);
+    services(&["postgres", "kill", &directory]);
+    world.produce(6000);
+    world.flush();
+    let instance = world.start();
+    let body = wait_for("the reason", MINUTE, || {
+        let (status, body) = instance.get("/health/ready")?;
+        (status == 503 && body.contains("pg.connection")).then_some(body)
+    });
+    assert!(body.contains("postgres"), "{body}");
+    assert_eq!(instance.get("/health/live").map(|(status, _)| status), Some(200));
+    for verb in ["kill", "stop"] {
+        services(&["postgres", "start", &directory, &port]);
+        world.wait_written(MINUTE);
+        instance.wait_ready();
+        services(&["postgres", verb, &directory]);
+        world.produce(6000);
+        world.flush();
+    }
+    services(&["postgres", "start", &directory, &port]);
+    world.wait_written(MINUTE);
+    world.check();
+    drop(instance);
+    services(&["clean", &directory]);
+}
+
+#[test]
+fn kafka_goes_away_and_comes_back_without_a_restart() {
+    let directory = service_directory("broker");
+    let port = services(&["free-port"]);
+    services(&["kafka", "start", &directory, &port]);
+    let mut world = World::on("broker", format!("127.0.0.1:{port}"), support::new_database("broker"));
+    let instance = world.start();
+    for verb in ["stop", "kill"] {
+        world.produce(6000);
+        world.flush();
+        world.wait_written(2 * MINUTE);
+        instance.wait_ready();
+        services(&["kafka", verb, &directory]);
+        wait_for("health to tell", MINUTE, || {
+            let (status, body) = instance.get("/health/ready")?;
+            (status == 503 && body.contains("kafka")).then_some(())
+        });
+        services(&["kafka", "start", &directory, &port]);
+    }
+    world.produce(6000);
+    world.flush();
+    world.wait_written(2 * MINUTE);
+    world.check();
+    drop(instance);
+    services(&["clean", &directory]);
+}
+
+#[test]
+fn a_topic_made_again_halts_its_partitions_and_names_the_cure() {
+    let mut world = World::new("again");
+    world.produce(600);
+    world.flush();
+    let instance = world.start();
+    world.wait_written(MINUTE);
+    drop(instance);
+    // As if the topic had been another one when the ledger was written.
+    connect(&world.url).batch_execute("UPDATE sluicegate_ledger SET incarnation = 'another'").expect("changed");
+    world.produce(600);
+    world.flush();
+    let instance = world.start();
+    let body = wait_for("the reason", MINUTE, || {
+        let (status, body) = instance.get("/health/ready")?;
+        (status == 503 && body.contains("ledger.topic_recreated")).then_some(body)
+    });
+    assert!(body.contains("DELETE FROM sluicegate_ledger"), "{body}");
+    assert_eq!(world.rows(), 600);
+}
+
+#[test]
+fn an_offset_that_the_broker_no_longer_has_halts_its_partition_and_the_others_go_on() {
+    let mut world = World::new("retention");
+    world.produce(600);
+    world.flush();
+    let instance = world.start();
+    world.wait_written(MINUTE);
+    drop(instance);
+    let sql = "UPDATE sluicegate_ledger SET next_offset = 5000 WHERE partition = 2";
+    connect(&world.url).batch_execute(sql).expect("changed");
+    world.produce(600);
+    world.flush();
+    let instance = world.start();
+    let body = wait_for("the reason", MINUTE, || {
+        let (status, body) = instance.get("/health/ready")?;
+        (status == 503 && body.contains("kafka.offset_out_of_range")).then_some(body)
+    });
+    assert!(body.contains("/2"), "{body}");
+    wait_for("the others", MINUTE, || (world.rows() >= 1100).then_some(()));
+    assert_eq!(world.rows(), 1100);
+}
+
+#[test]
+fn test_data_is_produced_and_tracked_and_counting_starts_again() {
+    let world = World::new("http");
+    let instance = world.start();
+    instance.wait_ready();
+    let (status, body) = instance.post("/send-test-data-concurrently?count=20000").expect("an answer");
+    let sent: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status, &sent["produced"], &sent["failed"]), (200, &20_000.into(), &0.into()), "{body}");
+    let flow = wait_for("everything to be written", MINUTE, || {
+        let status = instance.json("/tracking-status")?;
+        let flow = status["flows"]["status"].clone();
+        (flow["complete"] == true && flow["lag"] == 0).then_some(flow)
+    });
+    assert_eq!((&flow["produced"], &flow["written"], &flow["set_aside"]), (&20_000.into(), &20_000.into(), &0.into()));
+    assert_eq!(world.rows(), 20_000);
+    let metrics = instance.get("/metrics").expect("metrics").1;
+    assert!(metrics.contains("database_records_written_total{flow=\"status\"} 20000"), "{metrics}");
+    assert_eq!(instance.post("/reset-tracking").expect("an answer").0, 200);
+    let status = instance.json("/tracking-status").expect("JSON");
+    assert_eq!(status["flows"]["status"]["written"], 0);
+}
+
+#[test]
+fn produce_sends_what_it_says_and_init_can_be_repeated() {
+    let world = World::new("produce");
+    for _ in 0..2 {
+        assert_eq!(Instance::start_with(&world.settings, &["init"]).wait(MINUTE), Some(0));
+    }
+    let mut produce = Instance::start_with(&world.settings, &["produce", "status", "--count", "5000"]);
+    assert_eq!(produce.wait(MINUTE), Some(0));
+    assert!(produce.log_text().contains("5000 records into"), "{}", produce.log_text());
+    let _instance = world.start();
+    wait_for("the rows", MINUTE, || (world.rows() == 5000).then_some(()));
+}
+
+/// A service's directory of this test's own, below that of the run: cleaned with it, also when the test fails.
+fn service_directory(stem: &str) -> String {
+    format!("{}/{}", support::service("SLUICEGATE_RUN_DIR"), support::unique(stem))
+}
+
+fn services(arguments: &[&str]) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
+    let output = Command::new(script).args(arguments).output().expect("scripts/services runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "scripts/services {}: {text}", arguments.join(" "));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
