@@ -144,8 +144,9 @@ fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
         // Partition threads may wait for PostgreSQL as long as it takes; intake polls all the while.
         .set("max.poll.interval.ms", (86_400_000).to_string())
         .set("queued.max.messages.kbytes", queue_kb.to_string())
-        .set("queued.min.messages", "20000")
-        .set("fetch.message.max.bytes", (queue_kb * 1024).clamp(262_144, 1_048_576).to_string())
+        // Small messages cost the client far more than their bytes: this, not the bytes, bounds its memory then.
+        .set("queued.min.messages", "2500")
+        .set("fetch.message.max.bytes", (queue_kb * 1024).clamp(65_536, 262_144).to_string())
         .set("fetch.wait.max.ms", "100")
         .set("fetch.error.backoff.ms", "100")
         // How long a full queue rests before it is fetched into again; the default of a second stalls it.
