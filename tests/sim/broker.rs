@@ -1,0 +1,299 @@
+//! Kafka as the engine sees it: logs with gaps, and a group that hands partitions around, with and without
+//! asking.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sluicegate::engine::{Event, Lane, Source};
+use sluicegate::fault::{Cause, Fault};
+use sluicegate::record::{NoHeaders, Partition, Record};
+
+use super::{Chances, Coverage, world::World};
+
+pub const TOPIC: &str = "t";
+/// A member that does not answer a revocation loses its partitions after this.
+const REBALANCE_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// What a record is made to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Row,
+    /// Decode rejects it.
+    Poison,
+    /// The sink refuses it.
+    Refused,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub offset: i64,
+    pub fate: Fate,
+}
+
+#[derive(Default)]
+struct Member {
+    events: VecDeque<Event>,
+    owned: BTreeSet<i32>,
+    /// Revoked and not released: until when the group waits.
+    release_by: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Inner {
+    logs: Vec<Vec<Entry>>,
+    members: BTreeMap<u64, Member>,
+    rebalancing: bool,
+    committed: BTreeMap<i32, i64>,
+}
+
+pub struct Broker {
+    world: Arc<World>,
+    chances: Chances,
+    coverage: Arc<Coverage>,
+    inner: Mutex<Inner>,
+}
+
+impl Broker {
+    pub fn new(world: Arc<World>, partitions: usize, chances: Chances, coverage: Arc<Coverage>) -> Arc<Broker> {
+        let inner = Inner { logs: vec![Vec::new(); partitions], ..Inner::default() };
+        Arc::new(Broker { world, chances, coverage, inner: Mutex::new(inner) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn log(&self, partition: i32) -> Vec<Entry> {
+        self.lock().logs[partition as usize].clone()
+    }
+
+    pub fn end(&self, partition: i32) -> i64 {
+        self.lock().logs[partition as usize].last().map_or(0, |entry| entry.offset + 1)
+    }
+
+    /// Appends records, here and there with a gap before, as compaction and transactions leave them.
+    pub fn append(&self, partition: i32, count: u64) {
+        for _ in 0..count {
+            let gap = if self.world.chance(self.chances.gap) { 1 + self.world.below(3) as i64 } else { 0 };
+            let offset = self.end(partition) + gap;
+            let fate = match self.world.below(1000) {
+                draw if draw < self.chances.poison => Fate::Poison,
+                draw if draw < self.chances.poison + self.chances.refused => Fate::Refused,
+                _ => Fate::Row,
+            };
+            self.lock().logs[partition as usize].push(Entry { offset, fate });
+        }
+        self.world.changed();
+    }
+
+    pub fn committed(&self) -> BTreeMap<i32, i64> {
+        self.lock().committed.clone()
+    }
+
+    pub fn join(&self, member: u64) {
+        self.lock().members.insert(member, Member::default());
+        self.rebalance();
+    }
+
+    /// The group has not heard of the member for too long: others get its partitions, and it hears last.
+    pub fn kick(&self, member: u64, still_there: bool) {
+        let mut inner = self.lock();
+        let Some(former) = inner.members.remove(&member) else { return };
+        if still_there {
+            let owned: Vec<Partition> = former.owned.iter().map(|id| Partition::new(TOPIC, *id)).collect();
+            let events = VecDeque::from([Event::Lost(owned)]);
+            inner.members.insert(member, Member { events, ..Member::default() });
+        }
+        drop(inner);
+        self.rebalance();
+    }
+
+    /// Asks everybody to give everything back, as an eager group does.
+    pub fn rebalance(&self) {
+        let by = self.world.now() + REBALANCE_TIMEOUT;
+        let mut inner = self.lock();
+        inner.rebalancing = true;
+        for member in inner.members.values_mut() {
+            if !member.owned.is_empty() && member.release_by.is_none() {
+                let owned = member.owned.iter().map(|id| Partition::new(TOPIC, *id)).collect();
+                member.events.push_back(Event::Revoked(owned));
+                member.release_by = Some(by);
+            }
+        }
+        drop(inner);
+        self.hand_out();
+        self.world.changed();
+    }
+
+    /// Once everything is back, or its time is up, everybody gets a share.
+    fn hand_out(&self) {
+        let now = self.world.now();
+        let mut inner = self.lock();
+        if !inner.rebalancing {
+            return;
+        }
+        for member in inner.members.values_mut() {
+            if member.release_by.is_some_and(|by| now >= by) {
+                // Too late: it has lost them, whatever it still hears about a revocation.
+                let owned = std::mem::take(&mut member.owned);
+                member.events.clear();
+                member.events.push_back(Event::Lost(owned.into_iter().map(|id| Partition::new(TOPIC, id)).collect()));
+                member.release_by = None;
+                self.coverage.hit("lost");
+            }
+        }
+        if inner.members.is_empty() || inner.members.values().any(|member| member.release_by.is_some()) {
+            return;
+        }
+        inner.rebalancing = false;
+        let (partitions, count) = (inner.logs.len(), inner.members.len());
+        for (index, member) in inner.members.values_mut().enumerate() {
+            let share: Vec<i32> = (0..partitions).filter(|id| id % count == index).map(|id| id as i32).collect();
+            member.owned = share.iter().copied().collect();
+            member.events.push_back(Event::Assigned(share.iter().map(|id| Partition::new(TOPIC, *id)).collect()));
+        }
+    }
+
+    fn trouble(&self, what: &'static str) -> Result<(), Fault> {
+        match self.world.chance(self.chances.source_fault) {
+            true => {
+                self.coverage.hit(what);
+                self.world.sleep(self.world.millis(200));
+                Err(Fault::retry("sim.source", what))
+            }
+            false => Ok(()),
+        }
+    }
+}
+
+/// One member of the group.
+pub struct SimSource {
+    pub broker: Arc<Broker>,
+    pub member: u64,
+}
+
+impl Source for SimSource {
+    type Lane = SimLane;
+
+    fn next_event(&mut self, wait: Duration) -> Option<Event> {
+        let world = &self.broker.world;
+        let until = world.now() + wait;
+        loop {
+            self.broker.hand_out();
+            let event = self.broker.lock().members.get_mut(&self.member).and_then(|member| member.events.pop_front());
+            if event.is_some() {
+                world.changed();
+                return event;
+            }
+            if world.now() >= until {
+                return None;
+            }
+            world.wait(until);
+        }
+    }
+
+    fn incarnation(&mut self, _: &str) -> Result<String, Fault> {
+        self.broker.trouble("incarnation").map(|()| "one".into())
+    }
+
+    fn first_offset(&mut self, _: &Partition) -> Result<i64, Fault> {
+        self.broker.trouble("first_offset").map(|()| 0)
+    }
+
+    fn open(&mut self, at: &[(Partition, i64)]) -> Result<Vec<SimLane>, Fault> {
+        self.broker.trouble("open")?;
+        let lane = |(partition, offset): &(Partition, i64)| SimLane {
+            broker: self.broker.clone(),
+            partition: partition.clone(),
+            next: *offset,
+        };
+        Ok(at.iter().map(lane).collect())
+    }
+
+    fn release(&mut self, partitions: &[Partition]) {
+        let mut inner = self.broker.lock();
+        if let Some(member) = inner.members.get_mut(&self.member) {
+            partitions.iter().for_each(|partition| {
+                member.owned.remove(&partition.id);
+            });
+            if member.owned.is_empty() {
+                member.release_by = None;
+            }
+        }
+        drop(inner);
+        self.broker.hand_out();
+        self.broker.world.changed();
+    }
+
+    fn commit(&mut self, next: &[(Partition, i64)]) {
+        let mut inner = self.broker.lock();
+        inner.committed.extend(next.iter().map(|(partition, offset)| (partition.id, *offset)));
+    }
+
+    fn ends(&mut self, partitions: &[Partition]) -> Result<Vec<i64>, Fault> {
+        self.broker.trouble("ends")?;
+        Ok(partitions.iter().map(|partition| self.broker.end(partition.id)).collect())
+    }
+
+    fn close(self, _: Duration) {
+        self.broker.kick(self.member, false);
+    }
+}
+
+pub struct SimLane {
+    broker: Arc<Broker>,
+    partition: Partition,
+    next: i64,
+}
+
+impl Lane for SimLane {
+    fn take(
+        &mut self,
+        records_max: usize,
+        wait: Duration,
+        see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let world = self.broker.world.clone();
+        let until = world.now() + wait;
+        self.broker.trouble("take")?;
+        let found = loop {
+            let log = self.broker.log(self.partition.id);
+            let found: Vec<Entry> =
+                log.into_iter().filter(|entry| entry.offset >= self.next).take(records_max).collect();
+            if !found.is_empty() || world.now() >= until {
+                break found;
+            }
+            world.wait(until);
+        };
+        // Any part of what is there may come, and what came before the position may come again.
+        let count = if world.chance(500) { found.len() } else { world.below(found.len() as u64 + 1) as usize };
+        let again = self.broker.log(self.partition.id).into_iter().rfind(|entry| entry.offset < self.next);
+        for entry in
+            again.into_iter().filter(|_| world.chance(self.broker.chances.again)).chain(found.into_iter().take(count))
+        {
+            let payload = [entry.fate as u8];
+            let record = Record {
+                partition: &self.partition,
+                offset: entry.offset,
+                timestamp_ms: None,
+                key: None,
+                payload: Some(&payload),
+                headers: &NoHeaders,
+            };
+            see(&record)?;
+            self.next = self.next.max(entry.offset + 1);
+        }
+        world.changed();
+        Ok(())
+    }
+}
+
+/// The decoding of a record, as the sink does it.
+pub fn decode(record: &Record<'_>) -> Result<bool, Fault> {
+    match record.payload {
+        Some([fate]) if *fate == Fate::Poison as u8 => Err(Fault::Reject(Cause::new("sim.poison", "poison"))),
+        Some([fate]) => Ok(*fate == Fate::Refused as u8),
+        _ => Err(Fault::stop("sim.payload", "not a payload of the simulator's")),
+    }
+}
