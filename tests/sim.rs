@@ -76,6 +76,21 @@ struct Instance {
     track: Arc<Track>,
 }
 
+impl Instance {
+    fn describe(&self) -> String {
+        let places = self.track.partitions().into_iter().map(|(partition, place)| {
+            let (next, ahead) = (place.next_offset.get(), place.ahead.get());
+            format!("{partition} {:?} at {next}, {ahead} ahead", place.state())
+        });
+        format!(
+            "instance {}: {:?}, last error {:?}",
+            self.number,
+            places.collect::<Vec<String>>(),
+            self.track.last_error()
+        )
+    }
+}
+
 /// Everything of one seed.
 struct Scenario {
     world: Arc<World>,
@@ -102,7 +117,7 @@ impl Scenario {
             group_rows_max: 1 + world.below(16) as usize,
             writers: 1 + world.below(2) as usize,
             commit_every: Duration::from_secs(1),
-            lag_every: Duration::from_secs(5),
+            look_every: Duration::from_secs(5),
             revoke_grace: world.millis(2000),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
@@ -220,7 +235,9 @@ impl Scenario {
         while let Some(partition) = behind(self) {
             if world.now() >= until {
                 let next = self.database.next_offset(partition);
-                return Err(format!("partition {partition} stands at {next} of {}", self.broker.end(partition)));
+                let places: Vec<String> = self.instances.iter().map(Instance::describe).collect();
+                let end = self.broker.end(partition);
+                return Err(format!("partition {partition} stands at {next} of {end}; {places:?}"));
             }
             world.sleep(Duration::from_millis(200));
             if let Some(failure) = world.failure() {

@@ -85,7 +85,7 @@ const COMMON: [Row; 14] = [
     ("logging.level", Kind::Word(&["off", "error", "warn", "info", "debug", "trace"]), Some("info"), &["LOG_LEVEL"], "how much is logged"),
     ("logging.format", Kind::Word(&["text", "json"]), Some("text"), &["LOG_FORMAT"], "one line of text or one JSON object a record"),
     ("shutdown_timeout_ms", Kind::Number { min: 100, max: 10 * MINUTE_MS }, Some("5000"), &[], "how long the first Ctrl-C or SIGTERM lets things drain"),
-    ("lag_interval_ms", Kind::Number { min: 100, max: 10 * MINUTE_MS }, Some("2000"), &[], "between looks at the end of each partition"),
+    ("look_interval_ms", Kind::Number { min: 100, max: 10 * MINUTE_MS }, Some("2000"), &[], "between looks at the end of each partition and at the ledger"),
 ];
 
 #[rustfmt::skip]

@@ -185,7 +185,7 @@ impl Values<'_> {
                 group_rows_max: number("group_rows_max") as usize,
                 writers: number("writers") as usize,
                 commit_every: millis("commit_interval_ms"),
-                lag_every: self.millis("lag_interval_ms"),
+                look_every: self.millis("look_interval_ms"),
                 revoke_grace: millis("revoke_grace_ms"),
                 backoff_min: self.millis("backoff_min_ms"),
                 backoff_max: self.millis("backoff_max_ms"),

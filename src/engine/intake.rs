@@ -53,7 +53,7 @@ pub struct Intake<K: Source, S: Sink> {
     backoff: Backoff,
     claim_not_before: Duration,
     commit_at: Duration,
-    lag_at: Duration,
+    look_at: Duration,
 }
 
 impl<K: Source, S: Sink> Intake<K, S> {
@@ -79,7 +79,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             backoff,
             claim_not_before: Duration::ZERO,
             commit_at: Duration::ZERO,
-            lag_at: Duration::ZERO,
+            look_at: Duration::ZERO,
         }
     }
 
@@ -95,7 +95,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             self.collect_ended();
             self.claim_waiting();
             self.commit_progress();
-            self.look_at_ends();
+            self.look_around();
         }
     }
 
@@ -174,9 +174,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
                     continue;
                 }
             };
-            place.set_state(PartitionState::Claiming);
-            let not_before = self.clock.now() + pause;
-            self.waiting.insert(partition, Waiting { place, not_before, refused });
+            self.claim_later(partition, place, pause, refused);
         }
     }
 
@@ -293,13 +291,18 @@ impl<K: Source, S: Sink> Intake<K, S> {
         }
     }
 
-    /// Asks for the end offsets, which also tells whether the source is reachable.
-    fn look_at_ends(&mut self) {
+    /// Asks both sides how things stand, which also tells whether they are there while nothing flows.
+    fn look_around(&mut self) {
         let now = self.clock.now();
-        if now < self.lag_at {
+        if now < self.look_at {
             return;
         }
-        self.lag_at = now + self.policy.lag_every;
+        self.look_at = now + self.policy.look_every;
+        self.look_at_ends();
+        self.look_at_ledger();
+    }
+
+    fn look_at_ends(&mut self) {
         let places = self.track.partitions();
         let partitions: Vec<Partition> = places.iter().map(|(partition, _)| partition.clone()).collect();
         match self.source.ends(&partitions) {
@@ -309,5 +312,40 @@ impl<K: Source, S: Sink> Intake<K, S> {
             }
             Err(fault) => self.track.troubled(Side::Source, fault.cause()),
         }
+    }
+
+    /// A partition that the ledger no longer knows as ours, or not as far, is claimed and read again.
+    fn look_at_ledger(&mut self) {
+        let claims: Vec<(Arc<Claim>, i64)> =
+            self.running.values().map(|running| (running.claim.clone(), running.place.next_offset.get())).collect();
+        let held = match self.sink.holds(&claims) {
+            Ok(held) => held,
+            Err(fault) => return self.track.troubled(Side::Sink, fault.cause()),
+        };
+        // While a writer is at work, it is the one to say whether writing succeeds.
+        if self.track.active_writers.get() == 0 {
+            self.track.recovered(Side::Sink);
+        }
+        let lost = claims.iter().zip(held).filter(|(_, held)| !held).map(|((claim, _), _)| claim.partition.clone());
+        let lost: Vec<Partition> = lost.collect();
+        self.end_threads(&lost, || Note::Drop, self.clock.now());
+        for partition in lost {
+            if let Some(Running { place, .. }) = self.running.remove(&partition) {
+                log::warn!("{partition}: the ledger stands elsewhere; it is claimed again");
+                self.claim_later(partition, place, FENCED_PAUSE, BTreeMap::new());
+            }
+        }
+    }
+
+    fn claim_later(
+        &mut self,
+        partition: Partition,
+        place: Arc<PartitionTrack>,
+        pause: Duration,
+        refused: BTreeMap<i64, Cause>,
+    ) {
+        place.set_state(PartitionState::Claiming);
+        let not_before = self.clock.now() + pause;
+        self.waiting.insert(partition, Waiting { place, not_before, refused });
     }
 }

@@ -112,6 +112,10 @@ pub trait Sink: Send + Sync + 'static {
         first_offset: &mut dyn FnMut(&Partition) -> Result<i64, Fault>,
     ) -> Result<Vec<Result<Arc<Claim>, Cause>>, Fault>;
 
+    /// Whether each claim still holds, with at least this offset applied. A server that went back in time has
+    /// to be noticed also where no record comes.
+    fn holds(&self, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault>;
+
     /// Writes the group in one transaction, one outcome a batch in order. On a fault nothing was written.
     fn apply(&self, session: &mut Self::Session, group: &[Batch<Self::Rows>]) -> Result<Vec<Outcome>, Fault>;
 }
@@ -130,8 +134,8 @@ pub struct Policy {
     pub writers: usize,
     /// Between advisory commits.
     pub commit_every: Duration,
-    /// Between looks at the end offsets.
-    pub lag_every: Duration,
+    /// Between looks at the end offsets, and at the ledger.
+    pub look_every: Duration,
     /// How long a revoked partition may take to finish what is in flight.
     pub revoke_grace: Duration,
     pub backoff_min: Duration,

@@ -99,7 +99,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         let room = self.policy.batch_rows_max.saturating_sub(self.filling.rows.len() + self.filling.letters.len());
         let age = self.clock.now().saturating_sub(self.filling.opened_at);
         let wait = if self.filling.is_empty() { SLICE } else { SLICE.min(self.policy.linger.saturating_sub(age)) };
-        let (filling, refused, sink, clock) = (&mut self.filling, &mut self.refused, &self.sink, &self.clock);
+        let (filling, refused, sink, clock) = (&mut self.filling, &self.refused, &self.sink, &self.clock);
         let mut seen = 0;
         let taken = self.lane.take(room.max(1), wait, &mut |record| {
             if record.offset < filling.next {
@@ -109,9 +109,9 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 filling.opened_at = clock.now();
             }
             seen += 1;
-            match refused.remove(&record.offset) {
+            match refused.get(&record.offset) {
                 None => filling.add(record, |record, rows| sink.decode(record, rows)),
-                Some(reason) => filling.add(record, |_, _| Err(Fault::Reject(reason))),
+                Some(reason) => filling.add(record, |_, _| Err(Fault::Reject(reason.clone()))),
             }
         });
         self.track.consumed.add(seen);
@@ -214,12 +214,13 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 let batch = receipt.batch;
                 self.place.ahead.add(-((batch.offsets.len() + batch.letters.len()) as i64));
                 self.place.next_offset.set(batch.next);
+                // Remembered until written: the next batch may be refused for another record of the same span.
+                self.refused = self.refused.split_off(&batch.next);
                 self.spare = Some(batch);
                 Ok(())
             }
             Outcome::Fenced => Err(End::Fenced),
             Outcome::Refused(records) => {
-                // Refusals that lie beyond this batch are still to be read again as well.
                 let mut refused = std::mem::take(&mut self.refused);
                 refused.extend(records);
                 Err(End::Refused(refused))

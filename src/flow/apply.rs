@@ -166,6 +166,12 @@ impl<F: Flow> Sink for Apply<F> {
         ledger::claim(&self.database, self.flow.name(), &self.owner, wanted, first_offset)
     }
 
+    fn holds(&self, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
+        // Without the ledger there is nothing to hold against; that the server answers is still worth knowing.
+        let held = ledger::holds(&self.database, self.flow.name(), claims)?;
+        Ok(held.into_iter().map(|held| held || !self.exactly_once).collect())
+    }
+
     fn apply(&self, session: &mut Option<Session>, group: &[Batch<F::Rows>]) -> Result<Vec<Outcome>, Fault> {
         let mut connected = match session.take() {
             Some(session) => session,

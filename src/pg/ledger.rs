@@ -35,6 +35,7 @@ const LOCK: &str = include_str!("../../sql/ledger/lock.sql");
 const INSERT: &str = include_str!("../../sql/ledger/insert.sql");
 const CLAIM: &str = include_str!("../../sql/ledger/claim.sql");
 const ADVANCE: &str = include_str!("../../sql/ledger/advance.sql");
+const POSITIONS: &str = include_str!("../../sql/ledger/positions.sql");
 const HOLDERS: &str = include_str!("../../sql/ledger/holders.sql");
 
 /// SQLSTATE of a lock that was not granted in time.
@@ -170,6 +171,21 @@ fn claim_in(
             }
         })
         .collect()
+}
+
+/// Whether each claim still holds, with at least this offset applied. Takes no lock.
+pub fn holds(database: &Database, flow: &str, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
+    let mut session = database.session()?;
+    let mut work = session.begin()?;
+    let rows = work.query(POSITIONS, &[&flow])?;
+    work.commit()?;
+    let known: HashMap<(String, i32), (i64, i64)> =
+        rows.iter().map(|row| ((row.get(0), row.get(1)), (row.get(2), row.get(3)))).collect();
+    let holds = |(claim, applied): &(Arc<Claim>, i64)| {
+        let found = known.get(&(claim.partition.topic.to_string(), claim.partition.id));
+        found.is_some_and(|(next_offset, epoch)| *epoch == claim.epoch && next_offset >= applied)
+    };
+    Ok(claims.iter().map(holds).collect())
 }
 
 fn recreated(flow: &str, partition: &Partition) -> Cause {

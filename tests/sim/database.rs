@@ -255,6 +255,16 @@ impl Sink for SimSink {
         Ok(claims)
     }
 
+    fn holds(&self, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
+        self.0.answers()?;
+        let inner = self.0.lock();
+        let holds = |(claim, applied): &(Arc<Claim>, i64)| {
+            let found = inner.tables.ledger.get(&claim.partition.id);
+            found.is_some_and(|(next, epoch)| *epoch == claim.epoch && next >= applied)
+        };
+        Ok(claims.iter().map(holds).collect())
+    }
+
     fn apply(&self, (): &mut (), group: &[Batch<SimRows>]) -> Result<Vec<Outcome>, Fault> {
         let database = &self.0;
         database.answers()?;

@@ -1,0 +1,1 @@
+SELECT topic, partition, next_offset, owner_epoch FROM sluicegate_ledger WHERE flow = $1
