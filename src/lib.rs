@@ -1,5 +1,6 @@
 //! sluicegate moves Kafka topics into PostgreSQL, each record exactly once.
 
+pub mod config;
 pub mod engine;
 pub mod fault;
 pub mod pg;

@@ -1,0 +1,263 @@
+//! The configuration as used: plain values that have passed every check, from one file, the environment
+//! and the command line. What may be written is in `keys`; how it is read in `file` and `env`; what is
+//! wrong with it in `check`. Nothing outside reads a variable of the environment or knows a default.
+
+mod check;
+mod docs;
+mod env;
+mod file;
+mod keys;
+mod kind;
+mod options;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+pub use check::{Finding, Findings, Origin};
+pub use docs::example;
+
+use crate::pg::url::Target;
+use check::Effective;
+use keys::{KEYS, Key};
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub kafka: Kafka,
+    pub postgres: Postgres,
+    pub http: Http,
+    pub logging: Logging,
+    #[serde(rename = "shutdown_timeout_ms", deserialize_with = "millis")]
+    pub shutdown_timeout: Duration,
+    /// By name, the disabled ones too.
+    pub flows: BTreeMap<String, Flow>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// host:port each.
+    pub brokers: Vec<String>,
+    /// For librdkafka, as they are. May hold passwords.
+    pub options: BTreeMap<String, String>,
+    #[serde(rename = "request_timeout_ms", deserialize_with = "millis")]
+    pub request_timeout: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// With the password, the timeouts below and an application name where the URL has none.
+    #[serde(rename = "url")]
+    pub target: Target,
+    pub connections_max: u32,
+    #[serde(rename = "connect_timeout_ms", deserialize_with = "millis")]
+    pub connect_timeout: Duration,
+    #[serde(rename = "lock_timeout_ms", deserialize_with = "millis")]
+    pub lock_timeout: Duration,
+    /// Zero is no limit.
+    #[serde(rename = "statement_timeout_ms", deserialize_with = "millis")]
+    pub statement_timeout: Duration,
+    #[serde(rename = "idle_in_transaction_timeout_ms", deserialize_with = "millis")]
+    pub idle_in_transaction_timeout: Duration,
+    #[serde(rename = "tcp_user_timeout_ms", deserialize_with = "millis")]
+    pub tcp_user_timeout: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    pub host: String,
+    /// 0 takes any free one.
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logging {
+    #[serde(deserialize_with = "level")]
+    pub level: log::LevelFilter,
+    pub format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// What every flow has. A key that only some flows have is a field with a serde default here.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flow {
+    pub enabled: bool,
+    pub topic: String,
+    pub partitions: i32,
+    pub replication_factor: i32,
+    pub group_id: String,
+    pub start: Start,
+    pub table: String,
+    pub writers: usize,
+    pub batch_rows_max: usize,
+    pub batch_bytes_max: usize,
+    #[serde(rename = "linger_ms", deserialize_with = "millis")]
+    pub linger: Duration,
+    pub group_rows_max: usize,
+    pub fetch_memory_bytes: usize,
+    #[serde(rename = "session_timeout_ms", deserialize_with = "millis")]
+    pub session_timeout: Duration,
+    #[serde(rename = "commit_interval_ms", deserialize_with = "millis")]
+    pub commit_interval: Duration,
+    #[serde(rename = "revoke_grace_ms", deserialize_with = "millis")]
+    pub revoke_grace: Duration,
+    #[serde(rename = "backoff_min_ms", deserialize_with = "millis")]
+    pub backoff_min: Duration,
+    #[serde(rename = "backoff_max_ms", deserialize_with = "millis")]
+    pub backoff_max: Duration,
+    pub synchronous_commit: bool,
+    pub exactly_once: bool,
+    #[serde(default)]
+    pub schema_files: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    Earliest,
+    Latest,
+}
+
+impl Config {
+    pub fn enabled(&self) -> impl Iterator<Item = (&str, &Flow)> {
+        self.flows.iter().filter(|(_, flow)| flow.enabled).map(|(name, flow)| (name.as_str(), flow))
+    }
+}
+
+/// The values of options are for librdkafka alone.
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.options.keys().collect();
+        f.debug_struct("Kafka").field("brokers", &self.brokers).field("options", &names).finish_non_exhaustive()
+    }
+}
+
+/// Everything that a configuration is made of, strongest first: `flows`, the environment, `.env`, the file.
+pub struct Sources {
+    /// As given with `--config`. Without it, the one that `SLUICEGATE_CONFIG` names, and then
+    /// `sluicegate.yaml` in the folder if there is one.
+    pub file: Option<PathBuf>,
+    /// As given with `--flow`: these flows and no others. Empty means that each flow's `enabled` counts.
+    pub flows: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    /// Where `.env` and `sluicegate.yaml` are looked for.
+    pub folder: PathBuf,
+}
+
+impl Sources {
+    /// Those of this process.
+    pub fn here(file: Option<PathBuf>, flows: Vec<String>) -> Sources {
+        let text = |word: std::ffi::OsString| word.to_string_lossy().into_owned();
+        let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+        Sources { file, flows, environment, folder: PathBuf::new() }
+    }
+
+    pub fn load(&self) -> Result<Config, Findings> {
+        self.report().config
+    }
+
+    pub fn report(&self) -> Report {
+        let variables = env::Variables::read(&self.environment, &self.folder);
+        let written = match self.file_used(&variables) {
+            Some(path) => file::read(&path),
+            None => file::Written::default(),
+        };
+        let mut flags = BTreeMap::new();
+        let mut unknown = Vec::new();
+        if !self.flows.is_empty() {
+            for flow in keys::flows() {
+                let is_on = self.flows.iter().any(|name| name == flow);
+                flags.insert(format!("flows.{flow}.enabled"), (Value::Bool(is_on), FLOW_FLAG));
+            }
+            unknown.extend(self.flows.iter().filter(|name| !keys::flows().any(|flow| flow == *name)).map(|name| {
+                let cure = match keys::nearest(name, keys::flows()) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("the flows are: {}", keys::flows().collect::<Vec<_>>().join(", ")),
+                };
+                Finding::new(name, None, Origin::Flag(FLOW_FLAG), "is not a flow", cure)
+            }));
+        }
+        let (settled, mut findings) = check::settle(written, &variables, &flags);
+        findings.splice(0..0, unknown);
+        let config = if findings.is_empty() { Ok(built(&settled)) } else { Err(Findings(findings)) };
+        Report { settled, config }
+    }
+
+    fn file_used(&self, variables: &env::Variables) -> Option<PathBuf> {
+        let named = self.file.clone().or_else(|| variables.get(env::CONFIG).map(|(path, _)| path.into()));
+        named.or_else(|| Some(self.folder.join(DEFAULT_FILE)).filter(|path| path.exists()))
+    }
+}
+
+const FLOW_FLAG: &str = "--flow";
+const DEFAULT_FILE: &str = "sluicegate.yaml";
+
+/// The effective value of each key, right or not, and the configuration if all are right.
+pub struct Report {
+    settled: BTreeMap<&'static str, Effective>,
+    pub config: Result<Config, Findings>,
+}
+
+impl Report {
+    /// Each key with its value, as it may be shown, and where that came from, in the order of the table.
+    pub fn lines(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
+        let line = |key: &'static Key| {
+            let Effective { value, origin } = self.settled.get(key.path.as_str())?;
+            Some((key.path.as_str(), check::shown(key, value), origin))
+        };
+        KEYS.iter().filter_map(line)
+    }
+}
+
+/// Panics when the structs above and the table of keys disagree, which the tests rule out.
+fn built(settled: &BTreeMap<&'static str, Effective>) -> Config {
+    let mut tree = Value::Object(Default::default());
+    for (path, Effective { value, .. }) in settled {
+        *path.split('.').fold(&mut tree, |branch, name| &mut branch[name]) = value.clone();
+    }
+    let password = tree["postgres"].as_object_mut().and_then(|postgres| postgres.remove("password"));
+    let mut config: Config = serde_json::from_value(tree).expect("the table of keys and the structs disagree");
+
+    let Postgres { target, connect_timeout, tcp_user_timeout, .. } = &mut config.postgres;
+    let driver = &mut target.config;
+    if let (None, Some(Value::String(password))) = (driver.get_password(), password) {
+        driver.password(password);
+    }
+    match driver.get_connect_timeout() {
+        Some(given) => *connect_timeout = *given,
+        None => drop(driver.connect_timeout(*connect_timeout)),
+    }
+    match driver.get_tcp_user_timeout() {
+        Some(given) => *tcp_user_timeout = *given,
+        None => drop(driver.tcp_user_timeout(*tcp_user_timeout)),
+    }
+    if driver.get_application_name().is_none() {
+        driver.application_name("sluicegate");
+    }
+    config
+}
+
+fn millis<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    u64::deserialize(value).map(Duration::from_millis)
+}
+
+fn level<'de, D: Deserializer<'de>>(value: D) -> Result<log::LevelFilter, D::Error> {
+    String::deserialize(value)?.parse().map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests;
