@@ -1,0 +1,88 @@
+//! The command line: verbs, their options, and what the process says when it ends. Exit codes: 0 done,
+//! 1 failed, 2 usage or configuration. What a verb does lives elsewhere.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Sources};
+use crate::ops;
+
+pub mod check;
+
+/// It ran and did not succeed.
+pub const FAILED: u8 = 1;
+/// It did not run: the command line or the configuration is wrong. clap uses the same number.
+pub const REFUSED: u8 = 2;
+
+/// Moves Kafka topics into PostgreSQL, each record exactly once.
+#[derive(Parser)]
+#[command(name = "sluicegate", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Every key of the configuration can also be set in the environment or in .env; docs/CONFIG.md lists them.
+Exit codes: 0 done, 1 failed, 2 usage or configuration.";
+
+#[derive(Subcommand)]
+enum Verb {
+    Check(check::Check),
+}
+
+/// Where the configuration is. Before or after the verb.
+#[derive(Args)]
+pub struct Settings {
+    /// YAML or JSON file [default: $SLUICEGATE_CONFIG, or sluicegate.yaml if it exists]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+}
+
+/// Which flows. For verbs that can do with some of them.
+#[derive(Args)]
+pub struct Choice {
+    /// Only these flows, separated by commas [default: all that are enabled]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    flow: Vec<String>,
+}
+
+impl Settings {
+    pub fn sources(&self, choice: &Choice) -> Sources {
+        Sources::here(self.config.clone(), choice.flow.clone())
+    }
+
+    /// The configuration, with logging started. When it is wrong, all findings are on standard error and
+    /// the process has only to exit with the code.
+    pub fn load(&self, choice: &Choice) -> Result<Config, ExitCode> {
+        let config = self.sources(choice).load().map_err(|findings| {
+            eprintln!("{findings}");
+            ExitCode::from(REFUSED)
+        })?;
+        ops::log::start(config.logging);
+        Ok(config)
+    }
+}
+
+pub fn main() -> ExitCode {
+    let Cli { settings, verb } = Cli::parse();
+    match verb {
+        Verb::Check(options) => check::run(&settings, &options),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
