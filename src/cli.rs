@@ -1,111 +1,142 @@
-//! The command line: what the user asks for, and how the process ends. 0 done, 1 failed, 2 usage or
-//! configuration.
+//! The command line: verbs, their options, and what the process says when it ends. Exit codes: 0 done,
+//! 1 failed, 2 usage or configuration. What a verb does lives elsewhere.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Finding};
+use crate::config::{Config, Sources};
 use crate::fault::Cause;
-use crate::{check, ops, produce, run};
+use crate::{ops, produce, run};
+
+pub mod check;
+
+/// It ran and did not succeed.
+pub const FAILED: u8 = 1;
+/// It did not run: the command line or the configuration is wrong. clap uses the same number.
+pub const REFUSED: u8 = 2;
 
 /// Moves Kafka topics into PostgreSQL, each record exactly once.
 #[derive(Parser)]
-#[command(name = "sluicegate", version, about)]
-struct Arguments {
-    /// YAML or JSON; the environment and .env override it
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
+#[command(name = "sluicegate", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    settings: Settings,
     #[command(subcommand)]
     verb: Verb,
 }
+
+const AFTER_HELP: &str = "\
+Every key of the configuration can also be set in the environment or in .env; docs/CONFIG.md lists them.
+Exit codes: 0 done, 1 failed, 2 usage or configuration.";
 
 #[derive(Subcommand)]
 enum Verb {
     /// Run all enabled flows, or those named
     Run {
-        /// Only these, separated by commas
-        #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-        flow: Vec<String>,
+        #[command(flatten)]
+        choice: Choice,
         /// Use a broker inside this process, in memory: for a look where there is no Kafka
         #[arg(long)]
         demo_broker: bool,
     },
-    /// Show the configuration and everything that is wrong with it
-    Check {
-        /// Also connect to Kafka and PostgreSQL
-        #[arg(long)]
-        connect: bool,
-    },
+    Check(check::Check),
     /// Create what is missing: tables and topics
-    Init,
+    Init {
+        #[command(flatten)]
+        choice: Choice,
+    },
     /// Send made-up records into a flow's topic
     Produce {
-        /// Which flow's records: status
+        /// Whose records
+        #[arg(value_name = "FLOW")]
         flow: String,
         /// How many
-        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
     },
 }
 
 /// Why a verb did not do its work.
 pub enum Failure {
-    /// What the user wrote: exit code 2.
-    Configuration(Vec<String>),
-    /// What the world did: exit code 1.
-    World(String),
+    /// What the user wrote.
+    Refused(String),
+    /// What the world did.
+    Failed(String),
 }
 
 impl From<Cause> for Failure {
     fn from(cause: Cause) -> Self {
-        Failure::World(cause.to_string())
+        Failure::Failed(cause.to_string())
+    }
+}
+
+/// Where the configuration is. Before or after the verb.
+#[derive(Args)]
+pub struct Settings {
+    /// YAML or JSON file [default: $SLUICEGATE_CONFIG, or sluicegate.yaml if it exists]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+}
+
+/// Which flows. For verbs that can do with some of them.
+#[derive(Args, Default)]
+pub struct Choice {
+    /// Only these flows, separated by commas [default: all that are enabled]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    flow: Vec<String>,
+}
+
+impl Settings {
+    pub fn sources(&self, choice: &Choice) -> Sources {
+        Sources::here(self.config.clone(), choice.flow.clone())
+    }
+
+    /// The configuration, with logging started. When it is wrong, all findings are on standard error and
+    /// the process has only to exit with the code.
+    pub fn load(&self, choice: &Choice) -> Result<Config, ExitCode> {
+        let config = self.sources(choice).load().map_err(|findings| {
+            eprintln!("{findings}");
+            ExitCode::from(REFUSED)
+        })?;
+        ops::log::start(config.logging);
+        Ok(config)
     }
 }
 
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match dispatch(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Configuration(findings)) => {
-            findings.iter().for_each(|finding| eprintln!("error: {finding}"));
-            ExitCode::from(2)
-        }
-        Err(Failure::World(text)) => {
-            eprintln!("error: {text}");
-            ExitCode::FAILURE
+    let Cli { settings, verb } = Cli::parse();
+    match verb {
+        Verb::Run { choice, demo_broker } => ended(&settings, &choice, |config| run::run(config, demo_broker)),
+        Verb::Check(options) => check::run(&settings, &options),
+        Verb::Init { choice } => ended(&settings, &choice, |config| run::init(&config)),
+        Verb::Produce { flow, count } => {
+            ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count))
         }
     }
 }
 
-fn dispatch(arguments: Arguments) -> Result<(), Failure> {
-    let wrong = |findings: Vec<Finding>| Failure::Configuration(findings.iter().map(Finding::to_string).collect());
-    let dot_env = config::dot_env().map_err(|finding| wrong(vec![*finding]))?;
-    let (mut config, effective) =
-        config::load(arguments.config.as_deref(), &dot_env, &config::process_env()).map_err(wrong)?;
-    ops::log::start(config.log_level, config.log_json);
-    match arguments.verb {
-        Verb::Run { flow, demo_broker } => {
-            only(&mut config, &flow)?;
-            run::run(config, demo_broker)
-        }
-        Verb::Check { connect } => check::check(&config, &effective, connect),
-        Verb::Init => run::init(&config),
-        Verb::Produce { flow, count } => produce::produce(&config, &flow, count),
-    }
+/// Does a verb with the configuration and tells how that ended.
+fn ended(settings: &Settings, choice: &Choice, verb: impl FnOnce(Config) -> Result<(), Failure>) -> ExitCode {
+    let (code, text) = match settings.load(choice).map(verb) {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(Failure::Refused(text))) => (REFUSED, text),
+        Ok(Err(Failure::Failed(text))) => (FAILED, text),
+        Err(code) => return code,
+    };
+    eprintln!("error: {text}");
+    ExitCode::from(code)
 }
 
-/// Switches every flow off that is not named. No name means all.
-fn only(config: &mut Config, named: &[String]) -> Result<(), Failure> {
-    if named.is_empty() {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
-    let known: Vec<&str> = config.flows.iter().map(|flow| flow.name).collect();
-    if let Some(unknown) = named.iter().find(|name| !known.contains(&name.as_str())) {
-        let text = format!("--flow \"{unknown}\": there is no such flow; use {}", known.join(", "));
-        return Err(Failure::Configuration(vec![text]));
-    }
-    config.flows.iter_mut().for_each(|flow| flow.enabled = named.iter().any(|name| name == flow.name));
-    Ok(())
 }

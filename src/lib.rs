@@ -1,7 +1,6 @@
 //! sluicegate moves Kafka topics into PostgreSQL, each record exactly once.
 //! Start at `engine::run`: it is the whole data path. `docs/ARCHITECTURE.md` has the map.
 
-pub mod check;
 pub mod cli;
 pub mod config;
 pub mod decode;

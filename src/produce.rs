@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::Failure;
-use crate::config::{Config, FlowConfig};
+use crate::config::{self, Config};
 use crate::fault::Fault;
 use crate::flow;
 use crate::kafka::Producer;
@@ -22,19 +22,20 @@ const STEP: u64 = 10_000;
 /// Sends records `0..count`, spread over the partitions in turn, and waits for each to be acknowledged.
 fn send(
     config: &Config,
-    flow: &FlowConfig,
+    name: &str,
+    flow: &config::Flow,
     count: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Sent, Option<Fault>), Fault> {
-    let sample = flow::sample(flow.name)
-        .ok_or_else(|| Fault::stop("produce.no_sample", format!("flow {} has no test records", flow.name)))?;
-    let options = &config.kafka_options;
-    let partitions = crate::kafka::admin::partitions_of(&config.brokers, options, &flow.topic)? as u64;
+    let sample = flow::sample(name)
+        .ok_or_else(|| Fault::stop("produce.no_sample", format!("flow {name} has no test records")))?;
+    let (brokers, options) = (config.kafka.brokers.join(","), &config.kafka.options);
+    let partitions = crate::kafka::admin::partitions_of(&brokers, options, &flow.topic)? as u64;
     if partitions == 0 {
         let text = format!("there is no topic {}; `sluicegate init` makes it", flow.topic);
         return Err(Fault::retry("kafka.no_topic", text));
     }
-    let producer = Producer::new(&config.brokers, options, &flow.topic).map_err(Fault::Stop)?;
+    let producer = Producer::new(&brokers, options, &flow.topic).map_err(Fault::Stop)?;
     let mut payload = Vec::new();
     for number in 0..count {
         payload.clear();
@@ -52,13 +53,12 @@ fn send(
 }
 
 pub fn produce(config: &Config, name: &str, count: u64) -> Result<(), Failure> {
-    let Some(flow) = config.flow(name) else {
-        let known: Vec<&str> = config.flows.iter().map(|flow| flow.name).collect();
-        let text = format!("\"{name}\": there is no such flow; use {}", known.join(", "));
-        return Err(Failure::Configuration(vec![text]));
+    let Some(flow) = config.flows.get(name) else {
+        let known: Vec<&str> = config.flows.keys().map(String::as_str).collect();
+        return Err(Failure::Refused(format!("\"{name}\" is not a flow; use {}", known.join(", "))));
     };
     let (bar, mut line_at) = (progress_bar(count), Instant::now() + LINE_EVERY);
-    let sent = send(config, flow, count, &mut |delivered| {
+    let sent = send(config, name, flow, count, &mut |delivered| {
         bar.set_position(delivered);
         if bar.is_hidden() && Instant::now() >= line_at {
             println!("{delivered} of {count} records acknowledged");
@@ -66,7 +66,7 @@ pub fn produce(config: &Config, name: &str, count: u64) -> Result<(), Failure> {
         }
     });
     bar.finish_and_clear();
-    let (sent, fault) = sent.map_err(|fault| Failure::World(fault.to_string()))?;
+    let (sent, fault) = sent.map_err(|fault| Failure::Failed(fault.to_string()))?;
     let seconds = sent.took.as_secs_f64();
     let per_second = sent.delivered as f64 / seconds.max(0.001);
     println!("{} records into {} in {seconds:.2} s, {per_second:.0}/s", sent.delivered, flow.topic);
@@ -74,7 +74,7 @@ pub fn produce(config: &Config, name: &str, count: u64) -> Result<(), Failure> {
         0 => Ok(()),
         failed => {
             let why = fault.map_or("no answer in time".to_owned(), |fault| fault.to_string());
-            Err(Failure::World(format!("{failed} records were not acknowledged: {why}")))
+            Err(Failure::Failed(format!("{failed} records were not acknowledged: {why}")))
         }
     }
 }
@@ -99,11 +99,11 @@ pub struct ByRequest {
 impl TestData for ByRequest {
     fn send(&self, name: &str, count: u64) -> Result<Sent, Fault> {
         let track = self.tracks.iter().find(|track| track.flow == name);
-        let (Some(flow), Some(track)) = (self.config.flow(name), track) else {
+        let (Some(flow), Some(track)) = (self.config.flows.get(name), track) else {
             return Err(Fault::stop("produce.no_flow", format!("there is no flow {name}")));
         };
         let mut told = 0;
-        let (sent, fault) = send(&self.config, flow, count, &mut |delivered| {
+        let (sent, fault) = send(&self.config, name, flow, count, &mut |delivered| {
             track.produced.add(delivered - told);
             told = delivered;
         })?;

@@ -6,19 +6,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::cli::Failure;
-use crate::config::{Config, FlowConfig};
-use crate::engine::{self, Backoff, Clock, Stop, Stopper, Thread};
+use crate::config::{self, Config};
+use crate::engine::{self, Backoff, Clock, Policy, Stop, Stopper, Thread};
 use crate::fault::Cause;
 use crate::flow::{self, Apply, Flow, Visit};
 use crate::kafka::admin::{Made, create_topic};
 use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Start};
 use crate::ops::{api::Api, http::Server};
-use crate::pg::Database;
+use crate::pg::{Database, SessionOptions};
 use crate::produce::ByRequest;
 use crate::track::{Side, Track};
 
 /// Beyond the writers' own connections: claims, and the creation of tables.
 const SPARE_SESSIONS: u32 = 2;
+/// Two of them stay free for health and metrics.
+const HTTP_THREADS: usize = 4;
+/// Between looks at the end offsets and the ledger.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Whoever holds a partition's row longer than this while another instance claims it is taken for frozen.
+const CLAIM_LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 /// What the end of the process may take beyond the deadline for draining.
 const EXIT_SLACK: Duration = Duration::from_millis(500);
 
@@ -28,17 +34,15 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     let (stopper, stop) = Stop::new(&clock, config.shutdown_timeout);
     stop_on_signals(stopper)?;
 
-    let tracks: Vec<Arc<Track>> = config.enabled_flows().map(|flow| Track::new(flow.name)).collect();
-    if tracks.is_empty() {
-        return Err(Failure::Configuration(vec!["no flow is enabled: set flows.<name>.enabled to true".into()]));
-    }
+    let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
     let test_data = ByRequest { config: config.clone(), tracks: tracks.clone() };
-    let api = Arc::new(Api::new(tracks.clone(), Box::new(test_data), config.http_threads));
-    let server = Server::start(&config.http_address, api, config.http_threads).map_err(Failure::World)?;
+    let api = Arc::new(Api::new(tracks.clone(), Box::new(test_data), HTTP_THREADS));
+    let server = Server::start(&format!("{}:{}", config.http.host, config.http.port), api, HTTP_THREADS)
+        .map_err(Failure::Failed)?;
     log::info!("listening on http://{}", server.address());
 
     let mut started = Started { config: &config, clock: &clock, stop: &stop, tracks: &tracks, flows: Vec::new() };
-    flow::each(&config, &mut started).map_err(|cause| Failure::Configuration(vec![cause.to_string()]))?;
+    flow::each(&config, &mut started).map_err(|cause| Failure::Refused(cause.to_string()))?;
     let flows = started.flows.into_iter().collect::<Result<Vec<Thread<()>>, Cause>>()?;
 
     while !stop.asked() {
@@ -63,48 +67,50 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
 pub fn init(config: &Config) -> Result<(), Failure> {
     struct Init<'a>(&'a Config, Vec<String>);
     impl Visit for Init<'_> {
-        fn flow<F: Flow>(&mut self, config: &FlowConfig, flow: F) {
+        fn flow<F: Flow>(&mut self, config: &config::Flow, flow: F) {
+            let name = flow.name();
             let made = sink(self.0, config, flow)
                 .and_then(|sink| sink.create_tables().map_err(|fault| fault.into_cause()))
                 .and_then(|()| {
-                    let (topic, options) = (&config.topic, &self.0.kafka_options);
-                    let (partitions, replicas) = (config.partitions as i32, config.replication_factor as i32);
-                    create_topic(&self.0.brokers, options, topic, partitions, replicas)
+                    let (topic, kafka) = (&config.topic, &self.0.kafka);
+                    let (partitions, replicas) = (config.partitions, config.replication_factor);
+                    create_topic(&kafka.brokers.join(","), &kafka.options, topic, partitions, replicas)
                         .map_err(|fault| fault.into_cause())
                 });
             match made {
                 Ok(Made::Created) => {
                     println!(
                         "{}: table {}, topic {} with {} partitions",
-                        config.name, config.table, config.topic, config.partitions
+                        name, config.table, config.topic, config.partitions
                     );
                 }
                 Ok(Made::Existed(partitions)) => {
                     println!(
                         "{}: table {}, topic {} was there with {partitions} partitions",
-                        config.name, config.table, config.topic
+                        name, config.table, config.topic
                     );
                 }
-                Err(cause) => self.1.push(format!("{}: {cause}", config.name)),
+                Err(cause) => self.1.push(format!("{name}: {cause}")),
             }
         }
     }
     let mut init = Init(config, Vec::new());
-    flow::each(config, &mut init).map_err(|cause| Failure::Configuration(vec![cause.to_string()]))?;
+    flow::each(config, &mut init).map_err(|cause| Failure::Refused(cause.to_string()))?;
     match init.1.is_empty() {
         true => Ok(()),
-        false => Err(Failure::World(init.1.join("\nerror: "))),
+        false => Err(Failure::Failed(init.1.join("\nerror: "))),
     }
 }
 
 fn start_demo_broker(config: &mut Config) -> Result<DemoBroker, Failure> {
     let demo = DemoBroker::start()?;
-    for flow in config.enabled_flows() {
-        demo.create_topic(&flow.topic, flow.partitions as i32)?;
+    for flow in config.flows.values_mut().filter(|flow| flow.enabled) {
+        // Its offsets start again with every process; under a name of its own the ledger does not mind.
+        let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs());
+        flow.topic = format!("{}-demo-{now}", flow.topic);
+        demo.create_topic(&flow.topic, flow.partitions)?;
     }
-    config.brokers = demo.brokers();
-    // Its offsets start again with every process, and so must the ledger.
-    config.flows.iter_mut().for_each(|flow| flow.group_id = format!("{}-demo", flow.group_id));
+    config.kafka.brokers = vec![demo.brokers()];
     log::warn!("demo: Kafka is a mock inside this process; its records live in memory and end with it");
     Ok(demo)
 }
@@ -119,7 +125,7 @@ fn stop_on_signals(stopper: Stopper) -> Result<(), Failure> {
         }
         stopper.lock().unwrap_or_else(PoisonError::into_inner).take();
     })
-    .map_err(|error| Failure::World(format!("signals cannot be handled: {error}")))
+    .map_err(|error| Failure::Failed(format!("signals cannot be handled: {error}")))
 }
 
 /// Starts a thread for each flow.
@@ -132,20 +138,20 @@ struct Started<'a> {
 }
 
 impl Visit for Started<'_> {
-    fn flow<F: Flow>(&mut self, config: &FlowConfig, flow: F) {
+    fn flow<F: Flow>(&mut self, config: &config::Flow, flow: F) {
         let thread = self.start(config, flow);
         self.flows.push(thread);
     }
 }
 
 impl Started<'_> {
-    fn start<F: Flow>(&self, config: &FlowConfig, flow: F) -> Result<Thread<()>, Cause> {
+    fn start<F: Flow>(&self, config: &config::Flow, flow: F) -> Result<Thread<()>, Cause> {
         let name = flow.name();
         let track = self.tracks.iter().find(|track| track.flow == name);
         let track = track.ok_or_else(|| Cause::new("flow.untracked", format!("flow {name} has no track")))?.clone();
         let sink = Arc::new(sink(self.config, config, flow)?);
         let consumer = Consumer::new(&consumer_config(self.config, config))?;
-        let (clock, stop, policy) = (self.clock.clone(), self.stop.clone(), config.policy.clone());
+        let (clock, stop, policy) = (self.clock.clone(), self.stop.clone(), policy(config));
         Ok(self.clock.spawn(format!("{name}-intake"), move || {
             let mut backoff = Backoff::new(&clock, policy.backoff_min, policy.backoff_max);
             while let Err(fault) = sink.create_tables() {
@@ -161,24 +167,50 @@ impl Started<'_> {
     }
 }
 
-fn sink<F: Flow>(config: &Config, flow_config: &FlowConfig, flow: F) -> Result<Apply<F>, Cause> {
-    let tls = config.target.tls().map_err(|text| Cause::new("config.tls", text))?;
-    let sessions = flow_config.policy.writers as u32 + SPARE_SESSIONS;
-    let owner = format!("process {}", std::process::id());
-    let application = format!("sluicegate {}", flow.name());
-    let database = Database::new(config.target.config(&application), tls, &config.session, sessions);
-    Ok(Apply::new(flow, database, owner, flow_config.exactly_once))
+fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F) -> Result<Apply<F>, Cause> {
+    let postgres = &config.postgres;
+    let tls = postgres.target.connector().map_err(|text| Cause::new("config.tls", text))?;
+    let options = SessionOptions {
+        synchronous_commit: flow_config.synchronous_commit,
+        lock_timeout: postgres.lock_timeout,
+        claim_lock_timeout: postgres.lock_timeout.min(CLAIM_LOCK_TIMEOUT_MAX),
+        statement_timeout: postgres.statement_timeout,
+        idle_in_transaction_timeout: postgres.idle_in_transaction_timeout,
+    };
+    let mut target = postgres.target.config.clone();
+    target.application_name(&format!("sluicegate {}", flow.name()));
+    let sessions_max = flow_config.writers as u32 + SPARE_SESSIONS;
+    let database = Database::new(target, tls, &options, sessions_max);
+    Ok(Apply::new(flow, database, format!("process {}", std::process::id()), flow_config.exactly_once))
 }
 
-fn consumer_config(config: &Config, flow: &FlowConfig) -> ConsumerConfig {
+fn policy(flow: &config::Flow) -> Policy {
+    Policy {
+        batch_rows_max: flow.batch_rows_max,
+        batch_bytes_max: flow.batch_bytes_max,
+        linger: flow.linger,
+        group_rows_max: flow.group_rows_max,
+        writers: flow.writers,
+        commit_every: flow.commit_interval,
+        look_every: LOOK_EVERY,
+        revoke_grace: flow.revoke_grace,
+        backoff_min: flow.backoff_min,
+        backoff_max: flow.backoff_max,
+    }
+}
+
+fn consumer_config(config: &Config, flow: &config::Flow) -> ConsumerConfig {
     ConsumerConfig {
-        brokers: config.brokers.clone(),
+        brokers: config.kafka.brokers.join(","),
         group_id: flow.group_id.clone(),
         topics: vec![flow.topic.clone()],
-        start: if flow.start_latest { Start::Latest } else { Start::Earliest },
-        session_timeout_ms: flow.session_timeout_ms,
-        fetch_memory_bytes: flow.fetch_memory_bytes,
-        partitions: flow.partitions,
-        options: config.kafka_options.clone(),
+        start: match flow.start {
+            config::Start::Earliest => Start::Earliest,
+            config::Start::Latest => Start::Latest,
+        },
+        session_timeout_ms: flow.session_timeout.as_millis() as u64,
+        fetch_memory_bytes: flow.fetch_memory_bytes as u64,
+        partitions: flow.partitions as u32,
+        options: config.kafka.options.clone(),
     }
 }

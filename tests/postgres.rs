@@ -68,6 +68,7 @@ fn sink_on(url: &str, lock_timeout: Duration) -> Apply<Numbers> {
         synchronous_commit: true,
         lock_timeout,
         claim_lock_timeout: lock_timeout,
+        statement_timeout: Duration::ZERO,
         idle_in_transaction_timeout: Duration::from_secs(60),
     };
     let database = Database::new(config, postgres_openssl::MakeTlsConnector::new(tls), &options, 4);

@@ -1,17 +1,48 @@
-//! Whether what was written makes sense: every finding at once, each with the key, the value, the rule and the
-//! cure. Secrets are never shown.
+//! Everything that is wrong, at once: each key settled from the strongest place that gives it, then the
+//! rules between keys. What is shown of a value is decided here, so that no password leaves by a finding.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
-use super::keys::Kind;
-use super::read::Origin;
-use crate::pg::target::{Target, redacted};
+use serde_json::Value;
 
-/// One thing that is wrong.
+use super::env::Variables;
+use super::file::Written;
+use super::keys::{self, Fallback, KEYS, Key};
+use super::kind::Kind;
+use super::options;
+use crate::pg::url::Target;
+
+/// Where a value came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    #[default]
+    Default,
+    File(PathBuf),
+    DotEnv(String),
+    Environment(String),
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => write!(f, "default"),
+            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::DotEnv(name) => write!(f, ".env {name}"),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::Flag(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// One thing that has to be changed before anything can run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Empty where it is about a file as a whole.
+    /// Path of the key; empty when it is about a whole file.
     pub key: String,
+    /// As it may be shown.
     pub value: Option<String>,
     pub origin: Origin,
     pub rule: String,
@@ -19,86 +50,177 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub fn unknown<'a>(name: &str, origin: &Origin, known: impl Iterator<Item = &'a str>) -> Self {
-        let nearest = known.map(|other| (strsim::damerau_levenshtein(name, other), other)).min();
-        let cure = match nearest {
-            Some((distance, other)) if distance <= name.len() / 2 => format!("did you mean {other}?"),
-            _ => "remove it; docs/CONFIG.md has every key".into(),
-        };
-        let rule = "is not a key that is known".into();
-        Finding { key: name.to_owned(), value: None, origin: origin.clone(), rule, cure }
+    pub fn new(
+        key: impl Into<String>,
+        value: Option<String>,
+        origin: Origin,
+        rule: impl Into<String>,
+        cure: impl Into<String>,
+    ) -> Self {
+        Finding { key: key.into(), value, origin, rule: rule.into(), cure: cure.into() }
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.key.is_empty() {
-            write!(f, "{}", self.key)?;
-            if let Some(value) = &self.value {
-                write!(f, " = \"{value}\"")?;
+        let value = self.value.as_ref().map(|value| format!(" = {value}")).unwrap_or_default();
+        match (self.key.as_str(), &self.origin) {
+            ("", origin) => write!(f, "{origin} {}", self.rule)?,
+            (key, Origin::Default) => write!(f, "{key}{value} {}", self.rule)?,
+            (key, origin) => write!(f, "{key}{value} {} (from {origin})", self.rule)?,
+        }
+        write!(f, "\n    {}", self.cure)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings(pub Vec<Finding>);
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.0 {
+            writeln!(f, "{finding}")?;
+        }
+        let count = self.0.len();
+        write!(f, "{count} finding{} in the configuration", if count == 1 { "" } else { "s" })
+    }
+}
+
+impl std::error::Error for Findings {}
+
+/// What a key holds in the end.
+pub struct Effective {
+    pub value: Value,
+    pub origin: Origin,
+}
+
+/// The value of each key by its path, and everything that is wrong. A key with a finding is not there.
+pub fn settle(
+    written: Written,
+    variables: &Variables,
+    flags: &BTreeMap<String, (Value, &'static str)>,
+) -> (BTreeMap<&'static str, Effective>, Vec<Finding>) {
+    let mut settled = BTreeMap::new();
+    let mut findings = written.findings;
+    findings.extend(variables.findings.iter().cloned());
+    for key in KEYS.iter() {
+        let (given, origin) = if let Some((value, flag)) = flags.get(&key.path) {
+            (value.clone(), Origin::Flag(flag))
+        } else if let Some((text, origin)) = variables.of(&key.env) {
+            (text.into(), origin.clone())
+        } else if let Some(value) = written.values.get(&key.path) {
+            (value.clone(), written.origin.clone())
+        } else {
+            match key.default {
+                Fallback::Is(text) => (text.into(), Origin::Default),
+                Fallback::Unset => continue,
+                Fallback::Required => {
+                    if !written.is_broken {
+                        findings.push(missing(key));
+                    }
+                    continue;
+                }
             }
-            write!(f, " ")?;
+        };
+        match key.kind.settle(&given) {
+            Ok(value) => {
+                settled.insert(key.path.as_str(), Effective { value, origin });
+            }
+            Err(flaw) => {
+                findings.push(Finding::new(&key.path, Some(refused(key, &given)), origin, flaw.rule, flaw.cure));
+            }
         }
-        write!(f, "[{}]: {}: {}", self.origin, self.rule, self.cure)
     }
+    findings.extend(between(&settled));
+    (settled, findings)
 }
 
-/// What a key may hold, in words.
-pub fn rule(kind: Kind) -> String {
-    match kind {
-        Kind::Text => "give a text".into(),
-        Kind::Url => "give postgres://user:password@host:port/database?sslmode=…".into(),
-        Kind::Brokers => "give host:port, host:port".into(),
-        Kind::Files => "give files, separated by commas".into(),
-        Kind::Number { min, max } => format!("give a whole number from {min} to {max}"),
-        Kind::Flag => "give true or false".into(),
-        Kind::Word(words) => format!("give one of {}", words.join(", ")),
-        Kind::Options => "give name: value pairs".into(),
-    }
+fn missing(key: &Key) -> Finding {
+    let names = key.env.iter().skip(1).chain(key.env.first()).cloned().collect::<Vec<_>>().join(" or ");
+    let cure = format!("set {names} in the environment or in .env, or {} in the file", key.path);
+    Finding::new(&key.path, None, Origin::Default, "is not set and has no default", cure)
 }
 
-/// What is wrong with a value of this kind.
-pub fn fault(kind: Kind, value: &str) -> Option<String> {
-    let wrong = match kind {
-        Kind::Text => value.trim().is_empty().then(|| "is empty".to_owned()),
-        Kind::Url => Target::parse(value).err(),
-        Kind::Brokers => value.split(',').find_map(broker_fault),
-        Kind::Files => None,
-        Kind::Number { min, max } => match value.parse::<u64>() {
-            Ok(number) if (min..=max).contains(&number) => None,
-            Ok(_) => Some("is out of range".into()),
-            Err(_) => Some("is not a whole number".into()),
-        },
-        Kind::Flag => (!["true", "false"].contains(&value)).then(|| "is neither true nor false".into()),
-        Kind::Word(words) => (!words.contains(&value)).then(|| "is not one of its words".into()),
-        Kind::Options => {
-            let bad = value.split(',').filter(|pair| !pair.is_empty()).find(|pair| !pair.contains('='));
-            bad.map(|_| "has a part without =".into())
-        }
+/// The rules that need two keys.
+fn between(settled: &BTreeMap<&'static str, Effective>) -> Vec<Finding> {
+    let number = |path: &str| settled.get(path).and_then(|found| found.value.as_u64());
+    let is_on = |path: &str| settled.get(path).is_some_and(|found| found.value == true);
+    let mut findings = Vec::new();
+    let mut finding = |path: String, rule: String, cure: String| {
+        let value = settled.get(path.as_str()).map(|found| found.value.to_string());
+        let origin = settled.get(path.as_str()).map_or(Origin::Default, |found| found.origin.clone());
+        findings.push(Finding::new(path, value, origin, rule, cure));
     };
-    wrong.filter(|_| !(value.is_empty() && matches!(kind, Kind::Options | Kind::Files)))
-}
 
-fn broker_fault(broker: &str) -> Option<String> {
-    let address = broker.trim().rsplit_once("://").map_or(broker.trim(), |(_, address)| address);
-    match address.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => None,
-        _ => Some(format!("has \"{address}\", which is not host:port")),
-    }
-}
-
-/// A value as it may be shown.
-pub fn shown(kind: Kind, value: &str) -> String {
-    match kind {
-        Kind::Url => redacted(value),
-        Kind::Options => {
-            let secret = |name: &str| ["password", "secret", "token", "key.pem"].iter().any(|word| name.contains(word));
-            let pair = |pair: &str| match pair.split_once('=') {
-                Some((name, _)) if secret(name) => format!("{name}=***"),
-                _ => pair.to_owned(),
-            };
-            value.split(',').map(pair).collect::<Vec<String>>().join(",")
+    for flow in keys::flows() {
+        let path = |leaf: &str| format!("flows.{flow}.{leaf}");
+        for (small, large, may_equal) in [
+            ("batch_rows_max", "group_rows_max", true),
+            ("backoff_min_ms", "backoff_max_ms", true),
+            ("revoke_grace_ms", "session_timeout_ms", false),
+        ] {
+            let (Some(low), Some(high)) = (number(&path(small)), number(&path(large))) else { continue };
+            if low > high || low == high && !may_equal {
+                let rule = format!("must be {} {} = {high}", if may_equal { "at most" } else { "under" }, path(large));
+                finding(path(small), rule, format!("lower it, or raise {}", path(large)));
+            }
         }
-        _ => value.to_owned(),
     }
+
+    let on = || keys::flows().filter(|flow| is_on(&format!("flows.{flow}.enabled")));
+    if on().next().is_none() && keys::flows().all(|flow| settled.contains_key(format!("flows.{flow}.enabled").as_str()))
+    {
+        let names = keys::flows().collect::<Vec<_>>().join(", ");
+        finding("flows".to_owned(), "has no flow that is enabled".to_owned(), format!("enable one of: {names}"));
+    }
+    // A writer that waits for a connection forever would look like a slow server.
+    let needed = on().filter_map(|flow| number(&format!("flows.{flow}.writers"))).sum::<u64>() + 2;
+    if number("postgres.connections_max").is_some_and(|most| most < needed) {
+        let rule = format!("is too few for the writers of the enabled flows and two more: {needed}");
+        finding("postgres.connections_max".to_owned(), rule, "raise it, or lower the writers".to_owned());
+    }
+    findings
+}
+
+const HIDDEN: &str = "***";
+
+/// A value as it may be shown: settled, or as it was given. What cannot be understood in a place that may
+/// hold a password is not shown at all.
+pub fn shown(key: &Key, value: &Value) -> String {
+    if key.is_secret() {
+        return HIDDEN.to_owned();
+    }
+    match (&key.kind, value) {
+        (Kind::Url, Value::String(url)) => {
+            Target::parse(url.trim()).map_or_else(|_| HIDDEN.to_owned(), |target| target.to_string())
+        }
+        (Kind::Map(_), Value::Object(pairs)) => {
+            let pair = |(name, value): (&String, &Value)| match value {
+                _ if options::is_secret(name) => format!("{name}={HIDDEN}"),
+                Value::String(text) => format!("{name}={text}"),
+                other => format!("{name}={other}"),
+            };
+            pairs.iter().map(pair).collect::<Vec<_>>().join(",")
+        }
+        (Kind::Map(_), Value::String(text)) if text.is_empty() => String::new(),
+        (Kind::Url | Kind::Map(_), _) => HIDDEN.to_owned(),
+        (_, Value::String(text)) => cut(text),
+        (_, Value::Array(items)) => {
+            let item = |item: &Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+            cut(&items.iter().map(item).collect::<Vec<_>>().join(","))
+        }
+        (_, other) => cut(&other.to_string()),
+    }
+}
+
+/// As `shown`, for a value that is in a finding. Of a map with one wrong name any name may be a
+/// misspelt password.
+fn refused(key: &Key, value: &Value) -> String {
+    if matches!(key.kind, Kind::Map(_)) { HIDDEN.to_owned() } else { shown(key, value) }
+}
+
+/// A line on a terminal, whatever was pasted.
+fn cut(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(120).collect();
+    if plain.chars().count() < text.chars().count() { format!("{plain}…") } else { plain }
 }

@@ -1,142 +1,281 @@
-//! Every key there is, in one table: how it is written, what it may hold, what it is without being written,
-//! and which environment names set it. Reading, checking and the documentation all come from here.
+//! The table of keys: everything that can be configured, each once. Reading, checking, showing and
+//! `docs/CONFIG.md` all follow from it. A key that is not here does not exist.
+//!
+//! A flow is one entry of `FLOWS`: the keys that every flow has, with this flow's defaults, and its own.
 
-/// What a key may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Text,
-    /// A connection URL; its password is a secret.
-    Url,
-    /// Comma-separated `host:port`.
-    Brokers,
-    /// Comma-separated files.
-    Files,
-    Number {
-        min: u64,
-        max: u64,
-    },
-    Flag,
-    Word(&'static [&'static str]),
-    /// `name: value` pairs, handed on as they are.
-    Options,
+use std::sync::LazyLock;
+
+use super::kind::{Kind, broker, host, not_empty, table, topic};
+use super::options;
+
+/// What counts when nobody says anything.
+pub enum Fallback {
+    /// As it would be written in the environment.
+    Is(&'static str),
+    /// There is nothing sensible: the operator has to say.
+    Required,
+    /// Nothing is a valid answer.
+    Unset,
 }
 
-#[derive(Clone, Debug)]
-pub struct Key {
-    pub path: String,
-    pub kind: Kind,
-    /// None: it has to be given. An empty text: nothing.
-    pub default: Option<&'static str>,
-    /// Names besides the one that comes from the path.
-    pub env: &'static [&'static str],
-    pub help: &'static str,
+/// One line of the table, as declared.
+struct Row {
+    path: &'static str,
+    kind: Kind,
+    default: Fallback,
+    /// The names that the replaced systems gave it, the first one set wins.
+    env: &'static [&'static str],
+    help: &'static str,
 }
 
-impl Key {
-    /// `kafka.brokers` is `SLUICEGATE_KAFKA_BROKERS`.
-    pub fn env_name(&self) -> String {
-        format!("SLUICEGATE_{}", self.path.replace('.', "_").to_uppercase())
-    }
-
-    /// The names that may set it, the strongest first.
-    pub fn env_names(&self) -> Vec<String> {
-        std::iter::once(self.env_name()).chain(self.env.iter().map(|name| name.to_string())).collect()
-    }
+const fn row(
+    path: &'static str,
+    kind: Kind,
+    default: Fallback,
+    env: &'static [&'static str],
+    help: &'static str,
+) -> Row {
+    Row { path, kind, default, env, help }
 }
 
-/// What differs from flow to flow. A flow is one line here.
-struct FlowDefaults {
-    name: &'static str,
-    topic: &'static str,
-    group_id: &'static str,
-    partitions: &'static str,
-    table: &'static str,
-}
+use Fallback::{Is, Required, Unset};
 
-const FLOWS: [FlowDefaults; 1] = [FlowDefaults {
-    name: "status",
-    topic: "seed-status-updates",
-    group_id: "postgres-inserter-group-go",
-    partitions: "20",
-    table: "processed_seed_status",
-}];
-
-pub fn flow_names() -> impl Iterator<Item = &'static str> {
-    FLOWS.iter().map(|flow| flow.name)
-}
-
-type Row = (&'static str, Kind, Option<&'static str>, &'static [&'static str], &'static str);
-
-const MINUTE_MS: u64 = 60_000;
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
 const MIB: u64 = 1 << 20;
 
 #[rustfmt::skip]
-const COMMON: [Row; 14] = [
-    ("kafka.brokers", Kind::Brokers, Some("localhost:9092"), &["KAFKA_BROKERS"], "where Kafka is: host:port, host:port"),
-    ("kafka.options", Kind::Options, Some(""), &[], "librdkafka's own options, such as security.protocol; in the environment name=value,name=value"),
-    ("postgres.url", Kind::Url, None, &["DB_URL"], "where PostgreSQL is: postgres://user:password@host:port/database?sslmode=…"),
-    ("postgres.synchronous_commit", Kind::Flag, Some("true"), &[], "false: a crash of the server may take back the newest rows, with their ledger; they are read again"),
-    ("postgres.lock_timeout_ms", Kind::Number { min: 100, max: 60 * MINUTE_MS }, Some("10000"), &[], "how long a statement waits for somebody else's lock before it is tried again"),
-    ("postgres.claim_lock_timeout_ms", Kind::Number { min: 100, max: 60 * MINUTE_MS }, Some("3000"), &[], "how long a claim waits for a former owner before that one's session is ended"),
-    ("postgres.idle_in_transaction_timeout_ms", Kind::Number { min: 1000, max: 60 * MINUTE_MS }, Some("60000"), &[], "the server ends a session of ours that is frozen inside its transaction after this"),
-    ("http.host", Kind::Text, Some("0.0.0.0"), &[], "the address that HTTP listens on"),
-    ("http.port", Kind::Number { min: 0, max: 65535 }, Some("8080"), &["SERVER_PORT"], "and its port; 0 takes a free one"),
-    ("http.threads", Kind::Number { min: 3, max: 64 }, Some("4"), &[], "threads that answer; two of them always stay free for health and metrics"),
-    ("logging.level", Kind::Word(&["off", "error", "warn", "info", "debug", "trace"]), Some("info"), &["LOG_LEVEL"], "how much is logged"),
-    ("logging.format", Kind::Word(&["text", "json"]), Some("text"), &["LOG_FORMAT"], "one line of text or one JSON object a record"),
-    ("shutdown_timeout_ms", Kind::Number { min: 100, max: 10 * MINUTE_MS }, Some("5000"), &[], "how long the first Ctrl-C or SIGTERM lets things drain"),
-    ("look_interval_ms", Kind::Number { min: 100, max: 10 * MINUTE_MS }, Some("2000"), &[], "between looks at the end of each partition and at the ledger"),
+const SHARED: &[Row] = &[
+    row("kafka.brokers", Kind::List(broker), Is("localhost:9092"), &["KAFKA_BROKERS"],
+        "Brokers to start from, host:port each."),
+    row("kafka.options", Kind::Map(options::rule), Is(""), &[],
+        "Passed to librdkafka as they are, for TLS, SASL and tuning. What sluicegate sets itself is refused."),
+    row("kafka.request_timeout_ms", Kind::Millis { min: 100, max: 10 * MINUTE }, Is("10000"), &[],
+        "How long a question to the brokers about topics, offsets or groups may take."),
+    row("postgres.url", Kind::Url, Required, &["DB_URL"],
+        "Where the tables are. `sslmode` is disable, prefer, require, verify-ca or verify-full; `sslrootcert`, `sslcert` and `sslkey` name PEM files."),
+    row("postgres.password", Kind::Text(not_empty), Unset, &["PGPASSWORD"],
+        "Used when the URL has no password."),
+    row("postgres.connections_max", Kind::Integer { min: 3, max: 1000 }, Is("50"), &[],
+        "The most connections open at once. At least the writers of all enabled flows and two more."),
+    row("postgres.connect_timeout_ms", Kind::Millis { min: 100, max: 10 * MINUTE }, Is("5000"), &[],
+        "How long opening one connection may take. `connect_timeout` in the URL wins."),
+    row("postgres.lock_timeout_ms", Kind::Millis { min: 100, max: 10 * MINUTE }, Is("10000"), &[],
+        "How long a statement waits for a row lock before its transaction is tried again."),
+    row("postgres.statement_timeout_ms", Kind::Millis { min: 0, max: 24 * HOUR }, Is("60000"), &[],
+        "How long one statement may take on the server; 0 is no limit."),
+    row("postgres.idle_in_transaction_timeout_ms", Kind::Millis { min: 1000, max: 24 * HOUR }, Is("60000"), &[],
+        "After this long without a word from a frozen program the server ends its transaction and frees its locks."),
+    row("postgres.tcp_user_timeout_ms", Kind::Millis { min: 1000, max: HOUR }, Is("30000"), &[],
+        "After this long without an answer a connection counts as dead. `tcp_user_timeout` in the URL wins."),
+    row("http.host", Kind::Text(host), Is("127.0.0.1"), &[],
+        "Address to listen on. 0.0.0.0 opens it to the network; nothing on it asks for a password."),
+    row("http.port", Kind::Integer { min: 0, max: 65535 }, Is("8080"), &["SERVER_PORT"],
+        "Port for health, tracking and metrics; 0 takes any free one."),
+    row("logging.level", Kind::Word(&["off", "error", "warn", "info", "debug", "trace"]), Is("info"), &["LOG_LEVEL"],
+        "The least important messages to log, to standard error."),
+    row("logging.format", Kind::Word(&["text", "json"]), Is("text"), &["LOG_FORMAT"],
+        "Lines for people, or one JSON object a line."),
+    row("shutdown_timeout_ms", Kind::Millis { min: 100, max: HOUR }, Is("5000"), &[],
+        "How long the first signal may drain what is in flight. A second signal exits at once."),
 ];
 
+/// What every flow has, below `flows.NAME`. A `Required` here must be given by each entry of `FLOWS`.
 #[rustfmt::skip]
-const PER_FLOW: [Row; 18] = [
-    ("enabled", Kind::Flag, Some("true"), &[], "whether `run` starts the flow"),
-    ("topic", Kind::Text, None, &["KAFKA_TOPIC"], "the topic that it reads"),
-    ("group_id", Kind::Text, None, &["KAFKA_GROUP_ID"], "the consumer group that shares the partitions"),
-    ("partitions", Kind::Number { min: 1, max: 10_000 }, None, &[], "partitions of the topic when `init` makes it; also what the fetch memory is divided by"),
-    ("replication_factor", Kind::Number { min: 1, max: 100 }, Some("1"), &[], "replicas of the topic when `init` makes it"),
-    ("start", Kind::Word(&["earliest", "latest"]), Some("earliest"), &[], "where a partition starts that the ledger has never seen"),
-    ("table", Kind::Text, None, &[], "the table that it writes; its sequence has the same name with _seq"),
-    ("schema_files", Kind::Files, Some(""), &[], "further Avro schemas that producers use, for payloads that name theirs"),
-    ("writers", Kind::Number { min: 1, max: 64 }, Some("4"), &[], "writer threads, each with a connection"),
-    ("batch_rows_max", Kind::Number { min: 1, max: 1_000_000 }, Some("2500"), &[], "a batch of a partition closes at this many rows,"),
-    ("batch_bytes_max", Kind::Number { min: 1024, max: 1 << 30 }, Some("1048576"), &[], "or at this many bytes,"),
-    ("linger_ms", Kind::Number { min: 0, max: MINUTE_MS }, Some("20"), &[], "or this long after its first record"),
-    ("group_rows_max", Kind::Number { min: 1, max: 10_000_000 }, Some("10000"), &[], "a writer joins waiting batches up to this many rows into one transaction"),
-    ("fetch_memory_bytes", Kind::Number { min: MIB, max: 1 << 36 }, Some("33554432"), &[], "what the Kafka client may hold fetched ahead, over all partitions"),
-    ("session_timeout_ms", Kind::Number { min: 1000, max: 30 * MINUTE_MS }, Some("45000"), &[], "an instance that is silent this long loses its partitions"),
-    ("commit_interval_ms", Kind::Number { min: 100, max: 10 * MINUTE_MS }, Some("1000"), &[], "between advisory commits to Kafka, which only lag tools read"),
-    ("revoke_grace_ms", Kind::Number { min: 0, max: MINUTE_MS }, Some("3000"), &[], "how long a partition that goes to another instance may finish what is in flight"),
-    ("exactly_once", Kind::Flag, Some("true"), &[], "false only to measure what the ledger costs: a restart then writes twice"),
+const COMMON: &[Row] = &[
+    row("enabled", Kind::Bool, Is("true"), &[],
+        "Whether `run` starts it. `--flow` on the command line wins."),
+    row("topic", Kind::Text(topic), Required, &[],
+        "Topic to read."),
+    row("partitions", Kind::Integer { min: 1, max: 10_000 }, Is("20"), &[],
+        "Partitions of the topic when it has to be created."),
+    row("replication_factor", Kind::Integer { min: 1, max: 100 }, Is("1"), &[],
+        "Copies of each partition when the topic has to be created."),
+    row("group_id", Kind::Text(not_empty), Required, &[],
+        "Consumer group. Instances with the same one share the partitions."),
+    row("start", Kind::Word(&["earliest", "latest"]), Is("earliest"), &[],
+        "Where a partition starts that has no row in the ledger."),
+    row("table", Kind::Text(table), Required, &[],
+        "Table to write, created when missing."),
+    row("writers", Kind::Integer { min: 1, max: 64 }, Is("4"), &[],
+        "Writer threads, one connection each."),
+    row("batch_rows_max", Kind::Integer { min: 1, max: 1_000_000 }, Is("2500"), &[],
+        "A batch of one partition closes at this many rows,"),
+    row("batch_bytes_max", Kind::Bytes { min: 1024, max: 1024 * MIB }, Is("1048576"), &[],
+        "or at this size,"),
+    row("linger_ms", Kind::Millis { min: 0, max: MINUTE }, Is("20"), &[],
+        "or this long after its first record."),
+    row("group_rows_max", Kind::Integer { min: 1, max: 10_000_000 }, Is("10000"), &[],
+        "A writer joins waiting batches into one transaction up to this many rows. At least batch_rows_max."),
+    row("fetch_memory_bytes", Kind::Bytes { min: MIB, max: 64 * 1024 * MIB }, Is("33554432"), &[],
+        "Memory for records fetched ahead, divided over the partitions."),
+    row("session_timeout_ms", Kind::Millis { min: 1000, max: HOUR }, Is("45000"), &[],
+        "After this long without a heartbeat the group gives the partitions to somebody else."),
+    row("commit_interval_ms", Kind::Millis { min: 10, max: HOUR }, Is("1000"), &[],
+        "Between commits of offsets to Kafka. They are for onlookers: positions come from the ledger."),
+    row("revoke_grace_ms", Kind::Millis { min: 0, max: 10 * MINUTE }, Is("3000"), &[],
+        "How long a partition that goes to another instance may finish what is in flight. Under session_timeout_ms."),
+    row("backoff_min_ms", Kind::Millis { min: 1, max: HOUR }, Is("100"), &[],
+        "First pause before trying again when PostgreSQL or Kafka is away,"),
+    row("backoff_max_ms", Kind::Millis { min: 1, max: HOUR }, Is("5000"), &[],
+        "and the longest. At least backoff_min_ms."),
+    row("synchronous_commit", Kind::Bool, Is("true"), &[],
+        "Wait until each transaction is on disk. Off, a crash of the server repeats the last moment: nothing is lost or doubled."),
+    row("exactly_once", Kind::Bool, Is("true"), &[],
+        "Keep the ledger. Off is for measuring what it costs: a crash then loses or doubles records."),
 ];
 
-/// Backoff is one key pair for every flow: nobody tunes it per flow.
-#[rustfmt::skip]
-const BACKOFF: [Row; 2] = [
-    ("backoff_min_ms", Kind::Number { min: 1, max: MINUTE_MS }, Some("100"), &[], "the first pause after a failure; each further one doubles"),
-    ("backoff_max_ms", Kind::Number { min: 1, max: 10 * MINUTE_MS }, Some("5000"), &[], "up to this"),
-];
-
-pub fn all() -> Vec<Key> {
-    let row = |(path, kind, default, env, help): Row| Key { path: path.to_owned(), kind, default, env, help };
-    let mut keys: Vec<Key> = COMMON.into_iter().chain(BACKOFF).map(row).collect();
-    for flow in &FLOWS {
-        keys.extend(PER_FLOW.into_iter().map(|(name, kind, default, env, help)| {
-            let default = match name {
-                "topic" => Some(flow.topic),
-                "group_id" => Some(flow.group_id),
-                "partitions" => Some(flow.partitions),
-                "table" => Some(flow.table),
-                _ => default,
-            };
-            row(("", kind, default, env, help)).at(format!("flows.{}.{name}", flow.name))
-        }));
-    }
-    keys
+/// A flow's answers to the common keys and the keys that only it has.
+struct FlowRow {
+    name: &'static str,
+    defaults: &'static [(&'static str, &'static str)],
+    env: &'static [(&'static str, &'static [&'static str])],
+    own: &'static [Row],
 }
 
+#[rustfmt::skip]
+const FLOWS: &[FlowRow] = &[
+    FlowRow {
+        name: "status",
+        defaults: &[
+            ("topic", "seed-status-updates"), ("group_id", "postgres-inserter-group-go"), ("table", "processed_seed_status"),
+        ],
+        env: &[("topic", &["KAFKA_TOPIC"]), ("group_id", &["KAFKA_GROUP_ID"])],
+        own: &[
+            row("schema_files", Kind::List(not_empty), Is(""), &[],
+                "Files with Avro schemas that writers of the topic use beside the built-in one."),
+        ],
+    },
+];
+
+/// A key with its full path.
+pub struct Key {
+    pub path: String,
+    pub kind: Kind,
+    pub default: Fallback,
+    pub help: &'static str,
+    /// The name that follows from the path, then those that the replaced systems gave.
+    pub env: Vec<String>,
+}
+
+/// Names in the environment that begin so are ours, so an unknown one is a mistake.
+pub const ENV_PREFIX: &str = "SLUICEGATE_";
+
 impl Key {
-    fn at(self, path: String) -> Key {
-        Key { path, ..self }
+    fn new(row: &Row, section: &str, default: Option<&'static str>, env: &[&str]) -> Key {
+        let path = format!("{section}{}", row.path);
+        let derived = format!("{ENV_PREFIX}{}", path.replace('.', "_").to_uppercase());
+        let default = match (default, &row.default) {
+            (Some(text), _) | (None, &Is(text)) => Is(text),
+            (None, Required) => Required,
+            (None, Unset) => Unset,
+        };
+        let env = std::iter::once(derived).chain(row.env.iter().chain(env).map(|&name| name.to_owned())).collect();
+        Key { path, kind: row.kind, default, help: row.help, env }
+    }
+
+    /// What the value must never be shown for. URLs and maps hide the secret part only; see `check::shown`.
+    pub fn is_secret(&self) -> bool {
+        self.path.ends_with("password")
+    }
+}
+
+/// All keys, in the order of the table.
+pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let shared = SHARED.iter().map(|row| Key::new(row, "", None, &[]));
+    let flows = FLOWS.iter().flat_map(|flow| {
+        let section = format!("flows.{}.", flow.name);
+        let find = |path| flow.defaults.iter().find(|(leaf, _)| *leaf == path).map(|(_, text)| *text);
+        let names = |path| flow.env.iter().find(|(leaf, _)| *leaf == path).map_or(&[][..], |(_, names)| *names);
+        let rows = COMMON.iter().chain(flow.own);
+        rows.map(|row| Key::new(row, &section, find(row.path), names(row.path))).collect::<Vec<_>>()
+    });
+    shared.chain(flows).collect()
+});
+
+pub fn flows() -> impl Iterator<Item = &'static str> {
+    FLOWS.iter().map(|flow| flow.name)
+}
+
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether something lies below this path.
+pub fn is_section(path: &str) -> bool {
+    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The known word that was probably meant. Case, hyphens and underscores do not count as differences.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let bare = |text: &str| text.replace(['-', '_'], "").to_lowercase();
+    let word = bare(word);
+    let by_distance = known.into_iter().map(|known| (strsim::damerau_levenshtein(&word, &bare(known)), known));
+    let (distance, known) = by_distance.min_by_key(|(distance, _)| *distance)?;
+    (distance <= word.len() / 3).then_some(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_default_keeps_its_own_rule() {
+        for key in KEYS.iter() {
+            if let Is(text) = key.default {
+                key.kind.settle(&text.into()).unwrap_or_else(|flaw| panic!("{} {}", key.path, flaw.rule));
+            }
+        }
+    }
+
+    #[test]
+    fn no_path_and_no_name_in_the_environment_is_given_twice() {
+        let mut seen = BTreeSet::new();
+        for key in KEYS.iter() {
+            assert!(seen.insert(key.path.clone()), "{}", key.path);
+            assert!(!is_section(&key.path), "{} is a section and a key", key.path);
+            for name in &key.env {
+                assert!(seen.insert(name.clone()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_flow_answers_what_is_required_and_names_only_keys_that_exist() {
+        for flow in FLOWS {
+            let exists = |leaf: &str| find(&format!("flows.{}.{leaf}", flow.name)).is_some();
+            assert!(
+                flow.defaults.iter().all(|(leaf, _)| exists(leaf)) && flow.env.iter().all(|(leaf, _)| exists(leaf))
+            );
+        }
+        for key in KEYS.iter().filter(|key| key.path.starts_with("flows.")) {
+            assert!(!matches!(key.default, Required), "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn the_names_of_the_replaced_system_lead_to_their_keys() {
+        for (name, path, default) in [
+            ("KAFKA_BROKERS", "kafka.brokers", "localhost:9092"),
+            ("KAFKA_TOPIC", "flows.status.topic", "seed-status-updates"),
+            ("KAFKA_GROUP_ID", "flows.status.group_id", "postgres-inserter-group-go"),
+            ("SERVER_PORT", "http.port", "8080"),
+            ("SLUICEGATE_FLOWS_STATUS_BATCH_ROWS_MAX", "flows.status.batch_rows_max", "2500"),
+        ] {
+            let key = find(path).unwrap();
+            assert!(key.env.iter().any(|known| known == name), "{name}");
+            assert!(matches!(key.default, Is(text) if text == default), "{path}");
+        }
+        assert!(find("postgres.url").unwrap().env.contains(&"DB_URL".to_owned()));
+    }
+
+    #[test]
+    fn the_nearest_word_is_found_and_a_far_one_is_not() {
+        assert_eq!(nearest("kafka.broker", ["kafka.brokers", "kafka.options"]), Some("kafka.brokers"));
+        assert_eq!(nearest("batchRowsMax", ["batch_rows_max", "batch_bytes_max"]), Some("batch_rows_max"));
+        assert_eq!(nearest("banana", ["kafka", "postgres"]), None);
+        assert_eq!(nearest("", ["kafka"]), None);
     }
 }

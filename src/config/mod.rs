@@ -1,205 +1,263 @@
-//! The configuration as the program uses it: plain values, checked once. `keys` has every key, `read` what was
-//! written, `check` what is wrong with it.
+//! The configuration as used: plain values that have passed every check, from one file, the environment
+//! and the command line. What may be written is in `keys`; how it is read in `file` and `env`; what is
+//! wrong with it in `check`. Nothing outside reads a variable of the environment or knows a default.
 
-pub mod check;
-pub mod keys;
-pub mod read;
+mod check;
+mod docs;
+mod env;
+mod file;
+mod keys;
+mod kind;
+mod options;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-pub use check::Finding;
-use keys::Key;
-pub use read::{Env, Origin, Written};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
-use crate::engine::Policy;
-use crate::pg::SessionOptions;
-use crate::pg::target::Target;
+pub use check::{Finding, Findings, Origin};
+pub use docs::example;
 
-#[derive(Clone)]
+use crate::pg::url::Target;
+use check::Effective;
+use keys::{KEYS, Key};
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
-    pub brokers: String,
-    pub kafka_options: BTreeMap<String, String>,
-    pub target: Target,
-    pub session: SessionOptions,
-    pub http_address: String,
-    pub http_threads: usize,
-    pub log_level: log::LevelFilter,
-    pub log_json: bool,
+    pub kafka: Kafka,
+    pub postgres: Postgres,
+    pub http: Http,
+    pub logging: Logging,
+    #[serde(rename = "shutdown_timeout_ms", deserialize_with = "millis")]
     pub shutdown_timeout: Duration,
-    pub flows: Vec<FlowConfig>,
+    /// By name, the disabled ones too.
+    pub flows: BTreeMap<String, Flow>,
 }
 
-#[derive(Clone)]
-pub struct FlowConfig {
-    pub name: &'static str,
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// host:port each.
+    pub brokers: Vec<String>,
+    /// For librdkafka, as they are. May hold passwords.
+    pub options: BTreeMap<String, String>,
+    #[serde(rename = "request_timeout_ms", deserialize_with = "millis")]
+    pub request_timeout: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// With the password, the timeouts below and an application name where the URL has none.
+    #[serde(rename = "url")]
+    pub target: Target,
+    pub connections_max: u32,
+    #[serde(rename = "connect_timeout_ms", deserialize_with = "millis")]
+    pub connect_timeout: Duration,
+    #[serde(rename = "lock_timeout_ms", deserialize_with = "millis")]
+    pub lock_timeout: Duration,
+    /// Zero is no limit.
+    #[serde(rename = "statement_timeout_ms", deserialize_with = "millis")]
+    pub statement_timeout: Duration,
+    #[serde(rename = "idle_in_transaction_timeout_ms", deserialize_with = "millis")]
+    pub idle_in_transaction_timeout: Duration,
+    #[serde(rename = "tcp_user_timeout_ms", deserialize_with = "millis")]
+    pub tcp_user_timeout: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    pub host: String,
+    /// 0 takes any free one.
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logging {
+    #[serde(deserialize_with = "level")]
+    pub level: log::LevelFilter,
+    pub format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// What every flow has. A key that only some flows have is a field with a serde default here.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flow {
     pub enabled: bool,
     pub topic: String,
+    pub partitions: i32,
+    pub replication_factor: i32,
     pub group_id: String,
-    pub partitions: u32,
-    pub replication_factor: u32,
-    pub start_latest: bool,
+    pub start: Start,
     pub table: String,
-    pub schema_files: Vec<PathBuf>,
-    pub fetch_memory_bytes: u64,
-    pub session_timeout_ms: u64,
+    pub writers: usize,
+    pub batch_rows_max: usize,
+    pub batch_bytes_max: usize,
+    #[serde(rename = "linger_ms", deserialize_with = "millis")]
+    pub linger: Duration,
+    pub group_rows_max: usize,
+    pub fetch_memory_bytes: usize,
+    #[serde(rename = "session_timeout_ms", deserialize_with = "millis")]
+    pub session_timeout: Duration,
+    #[serde(rename = "commit_interval_ms", deserialize_with = "millis")]
+    pub commit_interval: Duration,
+    #[serde(rename = "revoke_grace_ms", deserialize_with = "millis")]
+    pub revoke_grace: Duration,
+    #[serde(rename = "backoff_min_ms", deserialize_with = "millis")]
+    pub backoff_min: Duration,
+    #[serde(rename = "backoff_max_ms", deserialize_with = "millis")]
+    pub backoff_max: Duration,
+    pub synchronous_commit: bool,
     pub exactly_once: bool,
-    pub policy: Policy,
+    #[serde(default)]
+    pub schema_files: Vec<PathBuf>,
 }
 
-/// Every key with its value and where that came from, for `check` to show.
-pub type Effective = Vec<(Key, String, Origin)>;
-
-/// Reads, checks and resolves; or everything that is wrong.
-pub fn load(file: Option<&Path>, dot_env: &Env, env: &Env) -> Result<(Config, Effective), Vec<Finding>> {
-    let keys = keys::all();
-    let mut findings = Vec::new();
-    let written = read::read(&keys, file, dot_env, env, &mut findings);
-    let mut effective = Vec::new();
-    for key in keys {
-        let given = written.get(&key.path).filter(|given| !(given.value.is_empty() && key.default.is_some()));
-        let (value, origin) = match (given, key.default) {
-            (Some(given), _) => (given.value.trim().to_owned(), given.origin.clone()),
-            (None, Some(default)) => (default.to_owned(), Origin::Default),
-            (None, None) => {
-                let names = key.env_names().join(" or ");
-                let cure = format!("set it in the file or as {names}: {}", key.help);
-                let rule = "is not set and has no default".into();
-                findings.push(Finding { key: key.path, value: None, origin: Origin::Default, rule, cure });
-                continue;
-            }
-        };
-        if let Some(wrong) = check::fault(key.kind, &value) {
-            let shown = Some(check::shown(key.kind, &value));
-            let (path, cure) = (key.path.clone(), check::rule(key.kind));
-            findings.push(Finding { key: path, value: shown, origin: origin.clone(), rule: wrong, cure });
-        }
-        effective.push((key, value, origin));
-    }
-    if findings.is_empty() {
-        let config = Values(&effective).config();
-        Ok((config, effective))
-    } else {
-        Err(findings)
-    }
-}
-
-/// The process's environment.
-pub fn process_env() -> Env {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
-}
-
-/// `.env` of the working directory, where there is one.
-pub fn dot_env() -> Result<Env, Box<Finding>> {
-    let broken = |why: String| {
-        Box::new(Finding {
-            key: String::new(),
-            value: None,
-            origin: Origin::File(".env".into()),
-            rule: why,
-            cure: "write NAME=value, one a line".into(),
-        })
-    };
-    match dotenvy::from_filename_iter(".env") {
-        Ok(lines) => {
-            lines.collect::<Result<Env, dotenvy::Error>>().map_err(|_| broken("has a line that cannot be read".into()))
-        }
-        Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(Env::new()),
-        Err(error) => Err(broken(error.to_string())),
-    }
-}
-
-/// Checked values by path. What is asked for here is in the table of keys, which a test walks through.
-struct Values<'a>(&'a Effective);
-
-impl Values<'_> {
-    fn text(&self, path: &str) -> &str {
-        let found = self.0.iter().find(|(key, ..)| key.path == path);
-        found.map(|(_, value, _)| value.as_str()).unwrap_or_else(|| panic!("no key {path} in the table"))
-    }
-
-    fn number(&self, path: &str) -> u64 {
-        self.text(path).parse().unwrap_or_else(|_| panic!("{path} was checked to be a number"))
-    }
-
-    fn millis(&self, path: &str) -> Duration {
-        Duration::from_millis(self.number(path))
-    }
-
-    fn flag(&self, path: &str) -> bool {
-        self.text(path) == "true"
-    }
-
-    fn items(&self, path: &str) -> impl Iterator<Item = &str> {
-        self.text(path).split(',').map(str::trim).filter(|item| !item.is_empty())
-    }
-
-    fn config(&self) -> Config {
-        let pair = |pair: &str| pair.split_once('=').map(|(name, value)| (name.trim().to_owned(), value.to_owned()));
-        let target = Target::parse(self.text("postgres.url")).unwrap_or_else(|_| panic!("the URL was checked"));
-        let session = SessionOptions {
-            synchronous_commit: self.flag("postgres.synchronous_commit"),
-            lock_timeout: self.millis("postgres.lock_timeout_ms"),
-            claim_lock_timeout: self.millis("postgres.claim_lock_timeout_ms"),
-            idle_in_transaction_timeout: self.millis("postgres.idle_in_transaction_timeout_ms"),
-        };
-        Config {
-            brokers: self.text("kafka.brokers").to_owned(),
-            kafka_options: self.items("kafka.options").filter_map(pair).collect(),
-            target,
-            session,
-            http_address: format!("{}:{}", self.text("http.host"), self.number("http.port")),
-            http_threads: self.number("http.threads") as usize,
-            log_level: self.text("logging.level").parse().unwrap_or(log::LevelFilter::Info),
-            log_json: self.text("logging.format") == "json",
-            shutdown_timeout: self.millis("shutdown_timeout_ms"),
-            flows: keys::flow_names().map(|name| self.flow(name)).collect(),
-        }
-    }
-
-    fn flow(&self, name: &'static str) -> FlowConfig {
-        let path = |key: &str| format!("flows.{name}.{key}");
-        let text = |key: &str| self.text(&path(key)).to_owned();
-        let number = |key: &str| self.number(&path(key));
-        let millis = |key: &str| self.millis(&path(key));
-        FlowConfig {
-            name,
-            enabled: self.flag(&path("enabled")),
-            topic: text("topic"),
-            group_id: text("group_id"),
-            partitions: number("partitions") as u32,
-            replication_factor: number("replication_factor") as u32,
-            start_latest: text("start") == "latest",
-            table: text("table"),
-            schema_files: self.items(&path("schema_files")).map(PathBuf::from).collect(),
-            fetch_memory_bytes: number("fetch_memory_bytes"),
-            session_timeout_ms: number("session_timeout_ms"),
-            exactly_once: self.flag(&path("exactly_once")),
-            policy: Policy {
-                batch_rows_max: number("batch_rows_max") as usize,
-                batch_bytes_max: number("batch_bytes_max") as usize,
-                linger: millis("linger_ms"),
-                group_rows_max: number("group_rows_max") as usize,
-                writers: number("writers") as usize,
-                commit_every: millis("commit_interval_ms"),
-                look_every: self.millis("look_interval_ms"),
-                revoke_grace: millis("revoke_grace_ms"),
-                backoff_min: self.millis("backoff_min_ms"),
-                backoff_max: self.millis("backoff_max_ms"),
-            },
-        }
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    Earliest,
+    Latest,
 }
 
 impl Config {
-    pub fn enabled_flows(&self) -> impl Iterator<Item = &FlowConfig> {
-        self.flows.iter().filter(|flow| flow.enabled)
-    }
-
-    pub fn flow(&self, name: &str) -> Option<&FlowConfig> {
-        self.flows.iter().find(|flow| flow.name == name)
+    pub fn enabled(&self) -> impl Iterator<Item = (&str, &Flow)> {
+        self.flows.iter().filter(|(_, flow)| flow.enabled).map(|(name, flow)| (name.as_str(), flow))
     }
 }
+
+/// The values of options are for librdkafka alone.
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.options.keys().collect();
+        f.debug_struct("Kafka").field("brokers", &self.brokers).field("options", &names).finish_non_exhaustive()
+    }
+}
+
+/// Everything that a configuration is made of, strongest first: `flows`, the environment, `.env`, the file.
+pub struct Sources {
+    /// As given with `--config`. Without it, the one that `SLUICEGATE_CONFIG` names, and then
+    /// `sluicegate.yaml` in the folder if there is one.
+    pub file: Option<PathBuf>,
+    /// As given with `--flow`: these flows and no others. Empty means that each flow's `enabled` counts.
+    pub flows: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    /// Where `.env` and `sluicegate.yaml` are looked for.
+    pub folder: PathBuf,
+}
+
+impl Sources {
+    /// Those of this process.
+    pub fn here(file: Option<PathBuf>, flows: Vec<String>) -> Sources {
+        let text = |word: std::ffi::OsString| word.to_string_lossy().into_owned();
+        let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+        Sources { file, flows, environment, folder: PathBuf::new() }
+    }
+
+    pub fn load(&self) -> Result<Config, Findings> {
+        self.report().config
+    }
+
+    pub fn report(&self) -> Report {
+        let variables = env::Variables::read(&self.environment, &self.folder);
+        let written = match self.file_used(&variables) {
+            Some(path) => file::read(&path),
+            None => file::Written::default(),
+        };
+        let mut flags = BTreeMap::new();
+        let mut unknown = Vec::new();
+        if !self.flows.is_empty() {
+            for flow in keys::flows() {
+                let is_on = self.flows.iter().any(|name| name == flow);
+                flags.insert(format!("flows.{flow}.enabled"), (Value::Bool(is_on), FLOW_FLAG));
+            }
+            unknown.extend(self.flows.iter().filter(|name| !keys::flows().any(|flow| flow == *name)).map(|name| {
+                let cure = match keys::nearest(name, keys::flows()) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("the flows are: {}", keys::flows().collect::<Vec<_>>().join(", ")),
+                };
+                Finding::new(name, None, Origin::Flag(FLOW_FLAG), "is not a flow", cure)
+            }));
+        }
+        let (settled, mut findings) = check::settle(written, &variables, &flags);
+        findings.splice(0..0, unknown);
+        let config = if findings.is_empty() { Ok(built(&settled)) } else { Err(Findings(findings)) };
+        Report { settled, config }
+    }
+
+    fn file_used(&self, variables: &env::Variables) -> Option<PathBuf> {
+        let named = self.file.clone().or_else(|| variables.get(env::CONFIG).map(|(path, _)| path.into()));
+        named.or_else(|| Some(self.folder.join(DEFAULT_FILE)).filter(|path| path.exists()))
+    }
+}
+
+const FLOW_FLAG: &str = "--flow";
+const DEFAULT_FILE: &str = "sluicegate.yaml";
+
+/// The effective value of each key, right or not, and the configuration if all are right.
+pub struct Report {
+    settled: BTreeMap<&'static str, Effective>,
+    pub config: Result<Config, Findings>,
+}
+
+impl Report {
+    /// Each key with its value, as it may be shown, and where that came from, in the order of the table.
+    pub fn lines(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
+        let line = |key: &'static Key| {
+            let Effective { value, origin } = self.settled.get(key.path.as_str())?;
+            Some((key.path.as_str(), check::shown(key, value), origin))
+        };
+        KEYS.iter().filter_map(line)
+    }
+}
+
+/// Panics when the structs above and the table of keys disagree, which the tests rule out.
+fn built(settled: &BTreeMap<&'static str, Effective>) -> Config {
+    let mut tree = Value::Object(Default::default());
+    for (path, Effective { value, .. }) in settled {
+        *path.split('.').fold(&mut tree, |branch, name| &mut branch[name]) = value.clone();
+    }
+    let password = tree["postgres"].as_object_mut().and_then(|postgres| postgres.remove("password"));
+    let mut config: Config = serde_json::from_value(tree).expect("the table of keys and the structs disagree");
+
+    let Postgres { target, connect_timeout, tcp_user_timeout, .. } = &mut config.postgres;
+    let driver = &mut target.config;
+    if let (None, Some(Value::String(password))) = (driver.get_password(), password) {
+        driver.password(password);
+    }
+    match driver.get_connect_timeout() {
+        Some(given) => *connect_timeout = *given,
+        None => drop(driver.connect_timeout(*connect_timeout)),
+    }
+    match driver.get_tcp_user_timeout() {
+        Some(given) => *tcp_user_timeout = *given,
+        None => drop(driver.tcp_user_timeout(*tcp_user_timeout)),
+    }
+    if driver.get_application_name().is_none() {
+        driver.application_name("sluicegate");
+    }
+    config
+}
+
+fn millis<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    u64::deserialize(value).map(Duration::from_millis)
+}
+
+fn level<'de, D: Deserializer<'de>>(value: D) -> Result<log::LevelFilter, D::Error> {
+    String::deserialize(value)?.parse().map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests;

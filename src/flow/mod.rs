@@ -7,7 +7,7 @@ mod status;
 pub use apply::Apply;
 pub use status::Status;
 
-use crate::config::{Config, FlowConfig};
+use crate::config;
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
 use crate::pg::Work;
@@ -37,13 +37,13 @@ pub trait Sample: Send + Sync {
 
 /// Something to be done with each enabled flow, whatever its types.
 pub trait Visit {
-    fn flow<F: Flow>(&mut self, config: &FlowConfig, flow: F);
+    fn flow<F: Flow>(&mut self, config: &config::Flow, flow: F);
 }
 
 /// The list. A flow is one line here.
-pub fn each(config: &Config, visit: &mut impl Visit) -> Result<(), Cause> {
-    for flow in config.enabled_flows() {
-        match flow.name {
+pub fn each(config: &config::Config, visit: &mut impl Visit) -> Result<(), Cause> {
+    for (name, flow) in config.enabled() {
+        match name {
             status::NAME => visit.flow(flow, Status::from_config(flow)?),
             unknown => return Err(Cause::new("flow.unknown", format!("there is no flow named \"{unknown}\""))),
         }

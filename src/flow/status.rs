@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::FlowConfig;
+use crate::config;
 use crate::decode::avro::{AvroPlans, Column, Kind};
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
@@ -38,7 +38,7 @@ pub struct Status {
 }
 
 impl Status {
-    pub fn from_config(config: &FlowConfig) -> Result<Self, Cause> {
+    pub fn from_config(config: &config::Flow) -> Result<Self, Cause> {
         let read = |file: &PathBuf| {
             let problem = |error| Cause::new("config.schema_file", format!("{}: {error}", file.display()));
             std::fs::read_to_string(file).map_err(problem)

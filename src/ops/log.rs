@@ -1,29 +1,133 @@
-//! Log lines to stderr, as text or as JSON. Libraries speak up from warnings on.
+//! Log lines to standard error, for people or as JSON, one line a record whatever is in its message.
+//! Decides how lines look and which are written; what is worth a line is for whoever deals with it.
 
 use std::io::Write;
+use std::thread;
 
-use log::LevelFilter;
+use env_logger::fmt::Formatter;
+use log::{LevelFilter, Record};
 use serde_json::json;
 
-pub fn start(level: LevelFilter, as_json: bool) {
+use crate::config::{Format, Logging};
+
+/// Libraries that tell of every connection at `info`.
+const CHATTY: [&str; 6] = ["librdkafka", "rdkafka", "postgres", "tokio_postgres", "r2d2", "tiny_http"];
+
+/// Takes effect once; later calls change nothing.
+pub fn start(logging: Logging) {
+    // The one way to fail is that a logger is there already.
+    let _ = builder(logging).try_init();
+}
+
+fn builder(logging: Logging) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level.min(LevelFilter::Warn)).filter_module("sluicegate", level);
-    builder.format(move |out, record| {
-        let thread = std::thread::current();
-        let thread = thread.name().unwrap_or("?");
-        let time = out.timestamp_millis();
-        match as_json {
-            true => {
-                let line = json!({
-                    "time": time.to_string(),
-                    "level": record.level().as_str().to_lowercase(),
-                    "thread": thread,
-                    "message": record.args().to_string(),
-                });
-                writeln!(out, "{line}")
-            }
-            false => writeln!(out, "{time} {:<5} {thread}: {}", record.level(), record.args()),
-        }
+    builder.filter_level(logging.level);
+    for target in CHATTY {
+        builder.filter_module(target, logging.level.min(LevelFilter::Warn));
+    }
+    match logging.format {
+        Format::Text => builder.format(text),
+        Format::Json => builder.format(json),
+    };
+    builder
+}
+
+fn text(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
+    let level = record.level();
+    let style = out.default_level_style(level);
+    let time = out.timestamp_millis();
+    let message = one_line(&record.args().to_string());
+    writeln!(out, "{time} {style}{level:5}{style:#} {} {message}", thread::current().name().unwrap_or("-"))
+}
+
+fn json(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
+    let line = json!({
+        "time": out.timestamp_millis().to_string(),
+        "level": record.level().as_str().to_lowercase(),
+        "thread": thread::current().name().unwrap_or("-"),
+        "target": record.target(),
+        "message": record.args().to_string(),
     });
-    builder.init();
+    writeln!(out, "{line}")
+}
+
+/// What came from a record or a server must not be able to forge a line or move the cursor.
+fn one_line(message: &str) -> String {
+    if !message.contains(char::is_control) {
+        return message.to_owned();
+    }
+    message.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use log::{Level, Log};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(format: Format, level: LevelFilter, records: &[(&str, Level, &str)]) -> String {
+        let page = Page::default();
+        let target = env_logger::Target::Pipe(Box::new(page.clone()));
+        let logger = builder(Logging { level, format }).target(target).build();
+        for (target, level, message) in records {
+            logger.log(&Record::builder().target(target).level(*level).args(format_args!("{message}")).build());
+        }
+        String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn text_has_time_level_thread_and_message() {
+        let text = written(Format::Text, LevelFilter::Info, &[("sluicegate", Level::Warn, "a b")]);
+        let (time, rest) = text.split_once(' ').unwrap();
+        assert!(time.ends_with('Z') && time.len() == "2026-01-01T00:00:00.000Z".len(), "{time}");
+        assert_eq!(rest, format!("WARN  {} a b\n", thread::current().name().unwrap()));
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_whatever_the_message_holds() {
+        let text = written(Format::Json, LevelFilter::Info, &[("x", Level::Info, "a\n\"b"), ("x", Level::Error, "c")]);
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&lines[0]["message"], &lines[1]["level"]), (&"a\n\"b".into(), &"error".into()));
+        assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn libraries_are_quiet_below_warn_and_no_louder_than_the_program() {
+        let records = [
+            ("librdkafka", Level::Info, "1"),
+            ("tokio_postgres::connection", Level::Debug, "2"),
+            ("rdkafka::client", Level::Warn, "3"),
+            ("sluicegate::engine", Level::Debug, "4"),
+        ];
+        let messages = |level| {
+            let text = written(Format::Text, level, &records);
+            text.lines().map(|line| line.chars().last().unwrap()).collect::<String>()
+        };
+        assert_eq!(messages(LevelFilter::Trace), "34");
+        assert_eq!(messages(LevelFilter::Warn), "3");
+        assert_eq!(messages(LevelFilter::Error), "");
+        assert_eq!(messages(LevelFilter::Off), "");
+    }
+
+    #[test]
+    fn a_message_cannot_begin_a_second_line_or_reach_the_terminal() {
+        assert_eq!(one_line("a\nERROR b\u{1b}[2J"), "a\\nERROR b\\u{1b}[2J");
+        assert_eq!(one_line("plain äß"), "plain äß");
+    }
 }

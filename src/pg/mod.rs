@@ -4,7 +4,7 @@ pub mod copy;
 pub mod fault;
 pub mod ledger;
 pub mod letters;
-pub mod target;
+pub mod url;
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -25,6 +25,8 @@ pub struct SessionOptions {
     /// False trades durability delay for speed, never correctness: rows and ledger are lost or kept together.
     pub synchronous_commit: bool,
     pub lock_timeout: Duration,
+    /// Zero is none.
+    pub statement_timeout: Duration,
     /// For claims: whoever holds a partition longer than this is taken for frozen.
     pub claim_lock_timeout: Duration,
     /// A session of ours that is frozen inside its transaction is ended by the server after this.
@@ -35,8 +37,9 @@ impl SessionOptions {
     fn statements(&self) -> String {
         format!(
             "SET client_encoding = 'UTF8'; SET default_transaction_isolation = 'read committed';
-             SET statement_timeout = 0; SET synchronous_commit = {}; SET lock_timeout = {};
+             SET statement_timeout = {}; SET synchronous_commit = {}; SET lock_timeout = {};
              SET idle_in_transaction_session_timeout = {}",
+            self.statement_timeout.as_millis(),
             if self.synchronous_commit { "on" } else { "off" },
             self.lock_timeout.as_millis(),
             self.idle_in_transaction_timeout.as_millis(),

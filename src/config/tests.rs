@@ -1,0 +1,180 @@
+//! The configuration as a whole: from all its sources to the structs.
+
+use super::*;
+
+const URL: &str = "postgres://u:canary@db:5432/d?sslmode=disable";
+
+/// A folder with this `sluicegate.yaml` and these variables.
+fn report_of(yaml: &str, environment: &[(&str, &str)], flows: &[&str]) -> Report {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sluicegate.yaml"), yaml).unwrap();
+    let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let flows = flows.iter().map(|name| name.to_string()).collect();
+    Sources { file: None, flows, environment, folder: folder.path().to_owned() }.report()
+}
+
+fn load(yaml: &str, environment: &[(&str, &str)]) -> Config {
+    report_of(yaml, environment, &[]).config.unwrap_or_else(|findings| panic!("{findings}"))
+}
+
+fn findings(yaml: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    let Err(Findings(findings)) = report_of(yaml, environment, &[]).config else { return Vec::new() };
+    findings.into_iter().map(|finding| format!("{} {}", finding.key, finding.rule)).collect()
+}
+
+#[test]
+fn with_nothing_but_a_url_everything_is_as_the_replaced_system_had_it() {
+    let config = load("", &[("DB_URL", URL)]);
+    assert_eq!(config.kafka.brokers, ["localhost:9092"]);
+    assert_eq!((config.http.host.as_str(), config.http.port), ("127.0.0.1", 8080));
+    assert_eq!(config.logging.level, log::LevelFilter::Info);
+    assert_eq!(config.postgres.connections_max, 50);
+    let status = &config.flows["status"];
+    assert!(status.enabled && status.exactly_once && status.synchronous_commit);
+    assert_eq!(status.topic, "seed-status-updates");
+    assert_eq!(status.group_id, "postgres-inserter-group-go");
+    assert_eq!(status.table, "processed_seed_status");
+    assert_eq!((status.partitions, status.batch_rows_max, status.start), (20, 2500, Start::Earliest));
+    assert_eq!(status.linger, Duration::from_millis(20));
+}
+
+#[test]
+fn every_key_reaches_the_structs() {
+    // `deny_unknown_fields` makes a key without a field fail, a missing field fails by itself.
+    let written: String = KEYS
+        .iter()
+        .filter(|key| key.path != "kafka.options" && key.path != "postgres.password")
+        .filter_map(|key| match key.default {
+            keys::Fallback::Is(text) => Some(format!("{}={text}\n", key.env[0])),
+            _ => None,
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(".env"), format!("{written}DB_URL={URL}\n")).unwrap();
+    let sources = Sources { file: None, flows: vec![], environment: vec![], folder: folder.path().to_owned() };
+    let report = sources.report();
+    assert!(report.config.is_ok(), "{}", report.config.unwrap_err());
+    let from_file = report.lines().filter(|(_, _, origin)| matches!(origin, Origin::DotEnv(_))).count();
+    let empty = ["kafka.options", "flows.status.schema_files"].len();
+    assert_eq!(from_file, KEYS.len() - empty - 1);
+}
+
+#[test]
+fn the_strongest_place_counts_key_by_key() {
+    let yaml = "http: {port: 1, host: 0.0.0.0}\nflows: {status: {topic: from-file}}";
+    let report = report_of(yaml, &[("DB_URL", URL), ("SERVER_PORT", "2")], &["status"]);
+    let lines: Vec<_> = report.lines().map(|(path, value, origin)| format!("{path} {value} {origin}")).collect();
+    let has = |line: &str| assert!(lines.iter().any(|l| l.starts_with(line)), "{line} in {lines:#?}");
+    has("http.port 2 environment SERVER_PORT");
+    has("http.host 0.0.0.0 /");
+    has("flows.status.topic from-file /");
+    has("flows.status.enabled true --flow");
+    has("logging.level info default");
+    has("postgres.url postgres://u:***@db:5432/d?sslmode=disable environment DB_URL");
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let yaml =
+        "kafak: {}\nhttp: {port: 99999}\nkafka: {brokers: localhost}\nflows: {status: {start: middle, writers: 0}}";
+    let found = findings(yaml, &[("SLUICEGATE_LOGGING_LEVEL", "loud"), ("SLUICEGATE_HTTP_PROT", "1")]);
+    let expected = [
+        "kafak is not a key",
+        "SLUICEGATE_HTTP_PROT is not a key",
+        "kafka.brokers has a broker without a port",
+        "postgres.url is not set and has no default",
+        "http.port is over the maximum of 65535",
+        "logging.level must be one of off, error, warn, info, debug, trace",
+        "flows.status.start must be one of earliest, latest",
+        "flows.status.writers is under the minimum of 1",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn keys_that_contradict_each_other_are_found() {
+    let env = [("DB_URL", URL)];
+    for (yaml, finding) in [
+        ("{batch_rows_max: 20000}", "flows.status.batch_rows_max must be at most flows.status.group_rows_max = 10000"),
+        ("{backoff_min_ms: 6000}", "flows.status.backoff_min_ms must be at most flows.status.backoff_max_ms = 5000"),
+        (
+            "{session_timeout_ms: 3000}",
+            "flows.status.revoke_grace_ms must be under flows.status.session_timeout_ms = 3000",
+        ),
+        ("{writers: 49}", "postgres.connections_max is too few for the writers of the enabled flows and two more: 51"),
+        ("{enabled: false}", "flows has no flow that is enabled"),
+    ] {
+        assert_eq!(findings(&format!("flows: {{status: {yaml}}}"), &env), [finding]);
+    }
+    assert!(findings("flows: {status: {batch_rows_max: 10000, writers: 48}}", &env).is_empty());
+}
+
+#[test]
+fn a_broken_file_does_not_make_what_it_may_hold_look_missing() {
+    let found = findings("postgres: {url: [", &[("SERVER_PORT", "x")]);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with(" is not YAML or JSON") && found[1].starts_with("http.port"), "{found:?}");
+}
+
+#[test]
+fn the_password_is_taken_from_its_own_key_only_when_the_url_has_none() {
+    let password = |url| {
+        let config = load("", &[("DB_URL", url), ("PGPASSWORD", "other")]);
+        config.postgres.target.config.get_password().map(<[u8]>::to_vec)
+    };
+    assert_eq!(password("postgres://u@h/d"), Some(b"other".to_vec()));
+    assert_eq!(password("postgres://u:own@h/d"), Some(b"own".to_vec()));
+}
+
+#[test]
+fn timeouts_in_the_url_win_over_the_keys() {
+    let both = |url| {
+        let config = load("", &[("DB_URL", url)]);
+        assert_eq!(config.postgres.target.config.get_connect_timeout(), Some(&config.postgres.connect_timeout));
+        config.postgres.connect_timeout.as_secs()
+    };
+    assert_eq!(both("postgres://h/d"), 5);
+    assert_eq!(both("postgres://h/d?connect_timeout=7"), 7);
+}
+
+#[test]
+fn no_secret_is_shown_by_lines_findings_or_debug() {
+    let yaml = "postgres: {url: 'postgres://u:canary@h/d', password: canary}\n\
+                kafka: {options: {sasl.password: canary, ssl.key.password: canary, client.id: me}}";
+    let report = report_of(yaml, &[], &[]);
+    let lines: Vec<_> = report.lines().map(|(path, value, _)| format!("{path}={value}")).collect();
+    let config = report.config.unwrap();
+    assert_eq!(config.kafka.options["sasl.password"], "canary");
+    assert!(
+        lines.contains(&"kafka.options=client.id=me,sasl.password=***,ssl.key.password=***".to_owned()),
+        "{lines:?}"
+    );
+    assert!(!format!("{lines:?} {config:?}").contains("canary"));
+
+    for (yaml, name, value) in [
+        ("postgres: {pasword: canary}", "DB_URL", "canary"),
+        ("postgres: canary", "SLUICEGATE_POSTGRES_PASWORD", "canary"),
+        ("kafka: {options: {sasl.pasword: canary}}", "DB_URL", "postgres://u:x@canary@h/d"),
+        ("postgres: {password: [canary]}", "SLUICEGATE_KAFKA_OPTIONS", "sasl.password:canary"),
+        ("postgres: {url: [canary]}", "SLUICEGATE_KAFKA_OPTIONS", "{\"sasl.password\":\"canary\""),
+    ] {
+        let findings = report_of(yaml, &[(name, value)], &[]).config.unwrap_err();
+        assert!(!format!("{findings} {findings:?}").contains("canary"), "{findings}");
+    }
+}
+
+#[test]
+fn a_flow_that_does_not_exist_is_answered_with_the_one_that_was_meant() {
+    let findings = report_of("", &[("DB_URL", URL)], &["statsu"]).config.unwrap_err();
+    assert_eq!(findings.0[0].cure, "did you mean status?");
+}
+
+#[test]
+fn the_example_file_is_right_as_it_stands_and_changes_nothing() {
+    let shown = |report: Report| -> Vec<_> {
+        report.lines().filter(|(path, ..)| *path != "postgres.url").map(|(path, value, _)| (path, value)).collect()
+    };
+    let example = include_str!("../../sluicegate.example.yaml");
+    assert_eq!(findings(example, &[]), [""; 0]);
+    assert_eq!(shown(report_of(example, &[], &[])), shown(report_of("", &[("DB_URL", URL)], &[])));
+}
