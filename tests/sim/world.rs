@@ -233,9 +233,8 @@ impl State {
     /// Who goes on. Moves time when nobody can.
     fn pick(&mut self) -> usize {
         self.steps += 1;
-        if self.steps > STEPS_MAX || self.now > TIME_MAX {
-            let text = format!("no end after {} steps and {:?}", self.steps, self.now);
-            self.failure.get_or_insert(text);
+        if self.failure.is_none() && (self.steps > STEPS_MAX || self.now > TIME_MAX) {
+            self.failure = Some(format!("no end after {} steps and {:?}", self.steps, self.now));
             return 0;
         }
         loop {
