@@ -41,7 +41,14 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
         .map_err(Failure::Failed)?;
     log::info!("listening on http://{}", server.address());
 
-    let mut started = Started { config: &config, clock: &clock, stop: &stop, tracks: &tracks, flows: Vec::new() };
+    let mut started = Started {
+        config: &config,
+        is_demo: demo_broker,
+        clock: &clock,
+        stop: &stop,
+        tracks: &tracks,
+        flows: Vec::new(),
+    };
     flow::each(&config, &mut started).map_err(|cause| Failure::Refused(cause.to_string()))?;
     let flows = started.flows.into_iter().collect::<Result<Vec<Thread<()>>, Cause>>()?;
 
@@ -131,6 +138,7 @@ fn stop_on_signals(stopper: Stopper) -> Result<(), Failure> {
 /// Starts a thread for each flow.
 struct Started<'a> {
     config: &'a Config,
+    is_demo: bool,
     clock: &'a Clock,
     stop: &'a Stop,
     tracks: &'a [Arc<Track>],
@@ -150,7 +158,7 @@ impl Started<'_> {
         let track = self.tracks.iter().find(|track| track.flow == name);
         let track = track.ok_or_else(|| Cause::new("flow.untracked", format!("flow {name} has no track")))?.clone();
         let sink = Arc::new(sink(self.config, config, flow)?);
-        let consumer = Consumer::new(&consumer_config(self.config, config))?;
+        let consumer = Consumer::new(&consumer_config(self.config, config, self.is_demo))?;
         let (clock, stop, policy) = (self.clock.clone(), self.stop.clone(), policy(config));
         Ok(self.clock.spawn(format!("{name}-intake"), move || {
             let mut backoff = Backoff::new(&clock, policy.backoff_min, policy.backoff_max);
@@ -199,7 +207,7 @@ fn policy(flow: &config::Flow) -> Policy {
     }
 }
 
-fn consumer_config(config: &Config, flow: &config::Flow) -> ConsumerConfig {
+fn consumer_config(config: &Config, flow: &config::Flow, is_demo: bool) -> ConsumerConfig {
     ConsumerConfig {
         brokers: config.kafka.brokers.join(","),
         group_id: flow.group_id.clone(),
@@ -211,6 +219,7 @@ fn consumer_config(config: &Config, flow: &config::Flow) -> ConsumerConfig {
         session_timeout_ms: flow.session_timeout.as_millis() as u64,
         fetch_memory_bytes: flow.fetch_memory_bytes as u64,
         partitions: flow.partitions as u32,
+        topic_ids: !is_demo,
         options: config.kafka.options.clone(),
     }
 }

@@ -468,6 +468,20 @@ fn produce_sends_what_it_says_and_init_can_be_repeated() {
     wait_for("the rows", MINUTE, || (world.rows() == 5000).then_some(()));
 }
 
+#[test]
+fn a_demo_needs_no_kafka_and_says_that_it_is_one() {
+    let url = support::new_database("demo");
+    let settings = HashMap::from([("DB_URL", url.clone())]);
+    let instance = Instance::start_with(&settings, &["run", "--demo-broker"]);
+    wait_for("HTTP", MINUTE, || instance.get("/health/live"));
+    let sent = wait_for("the mock", MINUTE, || instance.post("/send-test-data-concurrently?count=5000"));
+    assert_eq!(sent.0, 200, "{}", sent.1);
+    let rows =
+        || connect(&url).query_one("SELECT count(*) FROM processed_seed_status", &[]).map_or(0, |row| row.get(0));
+    wait_for("the rows", MINUTE, || (rows() == 5000i64).then_some(()));
+    assert!(instance.log_text().contains("demo: Kafka is a mock"), "{}", instance.log_text());
+}
+
 /// A service's directory of this test's own, below that of the run: cleaned with it, also when the test fails.
 fn service_directory(stem: &str) -> String {
     format!("{}/{}", support::service("SLUICEGATE_RUN_DIR"), support::unique(stem))

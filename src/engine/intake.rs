@@ -52,6 +52,8 @@ pub struct Intake<K: Source, S: Sink> {
     answer_due: bool,
     backoff: Backoff,
     claim_not_before: Duration,
+    /// The side that kept the last claim from being made: it is in trouble, whatever else it answers.
+    claim_failed: Option<Side>,
     commit_at: Duration,
     look_at: Duration,
 }
@@ -78,6 +80,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             answer_due: false,
             backoff,
             claim_not_before: Duration::ZERO,
+            claim_failed: None,
             commit_at: Duration::ZERO,
             look_at: Duration::ZERO,
         }
@@ -153,6 +156,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
         }
         if self.waiting.is_empty() {
             self.answer_due = false;
+            self.claim_failed = None;
         }
     }
 
@@ -196,8 +200,13 @@ impl<K: Source, S: Sink> Intake<K, S> {
             return;
         }
         match self.claim(&partitions) {
-            Ok(()) => self.backoff.reset(),
+            Ok(()) => {
+                self.backoff.reset();
+                self.claim_failed = None;
+                self.track.recovered(Side::Source);
+            }
             Err((side, fault)) => {
+                self.claim_failed = Some(side);
                 self.track.troubled(side, fault.cause());
                 self.claim_not_before = self.clock.now() + self.backoff.next_pause();
             }
@@ -308,7 +317,9 @@ impl<K: Source, S: Sink> Intake<K, S> {
         match self.source.ends(&partitions) {
             Ok(ends) => {
                 places.iter().zip(ends).for_each(|((_, place), end)| place.end_offset.set(end));
-                self.track.recovered(Side::Source);
+                if self.claim_failed != Some(Side::Source) {
+                    self.track.recovered(Side::Source);
+                }
             }
             Err(fault) => self.track.troubled(Side::Source, fault.cause()),
         }
@@ -323,7 +334,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             Err(fault) => return self.track.troubled(Side::Sink, fault.cause()),
         };
         // While a writer is at work, it is the one to say whether writing succeeds.
-        if self.track.active_writers.get() == 0 {
+        if self.track.active_writers.get() == 0 && self.claim_failed != Some(Side::Sink) {
             self.track.recovered(Side::Sink);
         }
         let lost = claims.iter().zip(held).filter(|(_, held)| !held).map(|((claim, _), _)| claim.partition.clone());

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::config::{Format, Logging};
 
-/// Libraries that tell of every connection at `info`.
-const CHATTY: [&str; 6] = ["librdkafka", "rdkafka", "postgres", "tokio_postgres", "r2d2", "tiny_http"];
+/// Libraries that tell of every connection or schema.
+const CHATTY: [&str; 7] = ["apache_avro", "librdkafka", "rdkafka", "postgres", "tokio_postgres", "r2d2", "tiny_http"];
 
 /// Takes effect once; later calls change nothing.
 pub fn start(logging: Logging) {
