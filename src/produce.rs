@@ -11,7 +11,7 @@ use crate::config::{self, Config};
 use crate::fault::Fault;
 use crate::flow;
 use crate::kafka::Producer;
-use crate::ops::api::{Sent, TestData};
+use crate::ops::{Sent, TestData};
 use crate::track::Track;
 
 /// Plain lines come this often where there is no terminal.
@@ -49,7 +49,7 @@ fn send(
     progress(sent.delivered);
     // What was neither acknowledged nor refused within the time did not arrive as far as anybody knows.
     let failed = count - sent.delivered.min(count);
-    Ok((Sent { delivered: sent.delivered, failed, took: sent.took }, fault))
+    Ok((Sent { count: sent.delivered, failed, elapsed: sent.took }, fault))
 }
 
 pub fn produce(config: &Config, name: &str, count: u64) -> Result<(), Failure> {
@@ -67,9 +67,9 @@ pub fn produce(config: &Config, name: &str, count: u64) -> Result<(), Failure> {
     });
     bar.finish_and_clear();
     let (sent, fault) = sent.map_err(|fault| Failure::Failed(fault.to_string()))?;
-    let seconds = sent.took.as_secs_f64();
-    let per_second = sent.delivered as f64 / seconds.max(0.001);
-    println!("{} records into {} in {seconds:.2} s, {per_second:.0}/s", sent.delivered, flow.topic);
+    let seconds = sent.elapsed.as_secs_f64();
+    let per_second = sent.count as f64 / seconds.max(0.001);
+    println!("{} records into {} in {seconds:.2} s, {per_second:.0}/s", sent.count, flow.topic);
     match sent.failed {
         0 => Ok(()),
         failed => {

@@ -12,7 +12,7 @@ use crate::fault::Cause;
 use crate::flow::{self, Apply, Flow, Visit};
 use crate::kafka::admin::{Made, create_topic};
 use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Start};
-use crate::ops::{api::Api, http::Server};
+use crate::ops::{Api, Server};
 use crate::pg::{Database, SessionOptions};
 use crate::produce::ByRequest;
 use crate::track::{Side, Track};
@@ -36,10 +36,11 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
 
     let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
     let test_data = ByRequest { config: config.clone(), tracks: tracks.clone() };
-    let api = Arc::new(Api::new(tracks.clone(), Box::new(test_data), HTTP_THREADS));
-    let server = Server::start(&format!("{}:{}", config.http.host, config.http.port), api, HTTP_THREADS)
-        .map_err(Failure::Failed)?;
-    log::info!("listening on http://{}", server.address());
+    let api = Api::new(tracks.clone(), Arc::new(test_data));
+    let address = (config.http.host.as_str(), config.http.port);
+    let server = Server::start(address, api, HTTP_THREADS)
+        .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;
+    log::info!("listening on http://{}", server.local_addr());
 
     let mut started = Started {
         config: &config,

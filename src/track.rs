@@ -2,7 +2,7 @@
 //! path once a batch and read by whoever shows it. It decides nothing and formats nothing.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
@@ -157,6 +157,7 @@ pub struct Track {
     pub batch_seconds: Timing,
     trouble: Mutex<[Option<Cause>; 2]>,
     last_error: Mutex<Option<(SystemTime, Cause)>>,
+    joined: AtomicBool,
     partitions: RwLock<BTreeMap<Partition, Arc<PartitionTrack>>>,
 }
 
@@ -179,10 +180,20 @@ impl Track {
             batches_waiting: Level::default(),
             write_seconds: Timing::new(),
             batch_seconds: Timing::new(),
-            trouble: Mutex::new([Some(starting()), Some(starting())]),
+            trouble: Mutex::new([None, None]),
             last_error: Mutex::new(None),
+            joined: AtomicBool::new(false),
             partitions: RwLock::default(),
         })
+    }
+
+    /// The group has answered us, be it with no partition at all. A first partition says the same.
+    pub fn joined(&self) {
+        self.joined.store(true, Relaxed);
+    }
+
+    pub fn is_joined(&self) -> bool {
+        self.joined.load(Relaxed)
     }
 
     /// A dependency fails: it stays in trouble until `recovered`, and health says so.
@@ -219,6 +230,7 @@ impl Track {
     }
 
     pub fn add_partition(&self, partition: &Partition) -> Arc<PartitionTrack> {
+        self.joined();
         let track = Arc::new(PartitionTrack {
             state: Mutex::new(PartitionState::Claiming),
             next_offset: Level::default(),
@@ -241,11 +253,6 @@ impl Track {
     pub fn lag(&self) -> i64 {
         self.partitions().iter().map(|(_, track)| track.lag()).sum()
     }
-}
-
-/// Until a dependency has answered once, nobody knows.
-fn starting() -> Cause {
-    Cause::new("starting", "has not answered yet")
 }
 
 /// A panic elsewhere ends the process anyway; until then numbers may still be read.

@@ -1,263 +1,340 @@
-//! What HTTP answers, over real sockets to the real server: every endpoint, every refusal, and clients that do
-//! not mean well.
-#![allow(clippy::disallowed_methods)] // tests poll what they cannot be told of
+//! The HTTP server as a client meets it: real sockets, made-up tracks, made-up test data.
 
-mod support;
+#[path = "http/client.rs"]
+mod client;
+#[path = "http/exposition.rs"]
+mod exposition;
+#[path = "http/hostile.rs"]
+mod hostile;
+#[path = "http/world.rs"]
+mod world;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
-use sluicegate::fault::{Cause, Fault};
-use sluicegate::ops::api::{Api, Sent, TestData};
-use sluicegate::ops::{http::Server, metrics};
-use sluicegate::record::Partition;
+use client::{Connection, PATIENCE, ask, get, post};
+use sluicegate::fault::Cause;
+use sluicegate::ops::api::COUNT_MAX;
+use sluicegate::ops::{Api, Server};
 use sluicegate::track::{PartitionState, Side, Track};
+use world::{Data, HANDLERS, Mode, SEND, world};
 
-/// Test data that counts, fails for 13, and for 7 waits until the test lets it go.
-struct Fake {
-    track: Arc<Track>,
-    gate: Mutex<Receiver<()>>,
-}
-
-impl TestData for Fake {
-    fn send(&self, _: &str, count: u64) -> Result<Sent, Fault> {
-        match count {
-            13 => return Err(Fault::retry("kafka.transport", "no broker answers")),
-            14 => panic!("a bug in a handler"),
-            7 => drop(self.gate.lock().expect("a gate").recv_timeout(Duration::from_secs(30))),
-            _ => {}
+#[test]
+fn every_path_answers_its_method_and_no_other() {
+    let world = world();
+    let index = get(world.addr, "/").json();
+    assert!(index.to_string().contains(&format!("1 to {COUNT_MAX}")));
+    let endpoints = index["endpoints"].as_array().unwrap();
+    assert_eq!(endpoints.len(), 8);
+    for endpoint in endpoints {
+        let (method, path) = (endpoint["method"].as_str().unwrap(), endpoint["path"].as_str().unwrap());
+        assert!(endpoint["line"].as_str().is_some_and(|line| !line.is_empty()));
+        let target = if path == SEND { format!("{path}?count=1") } else { path.to_string() };
+        let answer = ask(world.addr, method, &target);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+        if path != "/metrics" {
+            answer.json();
         }
-        self.track.produced.add(count);
-        Ok(Sent { delivered: count, failed: 0, took: Duration::from_millis(500) })
-    }
-}
-
-struct Site {
-    port: u16,
-    track: Arc<Track>,
-    open_gate: Sender<()>,
-    _server: Server,
-}
-
-fn site() -> Site {
-    let track = Track::new("status");
-    track.recovered(Side::Source);
-    track.recovered(Side::Sink);
-    let (open_gate, gate) = channel();
-    let fake = Fake { track: track.clone(), gate: Mutex::new(gate) };
-    let api = Arc::new(Api::new(vec![track.clone()], Box::new(fake), 4));
-    let server = Server::start("127.0.0.1:0", api, 4).expect("a server");
-    Site { port: server.address().port(), track, open_gate, _server: server }
-}
-
-impl Site {
-    fn ask(&self, method: &str, path: &str) -> (u16, Value) {
-        let (status, body) = support::http(self.port, method, path).expect("an answer");
-        (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {body}")))
-    }
-
-    /// Sends bytes as they are and reads what comes within two seconds.
-    fn raw(&self, bytes: &[u8]) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a time-out");
-        stream.write_all(bytes).expect("sent");
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-}
-
-#[test]
-fn test_data_is_refused_with_the_reason_and_the_cure() {
-    let site = site();
-    let path = "/send-test-data-concurrently";
-    for (query, word) in [
-        ("", "missing"),
-        ("?", "missing"),
-        ("?count=", "whole number"),
-        ("?count=0", "nothing"),
-        ("?count=-5", "negative"),
-        ("?count=ten", "whole number"),
-        ("?count=1.5", "whole number"),
-        ("?count=10000001", "over the most"),
-        ("?count=99999999999999999999999", "over the most"),
-        ("?count=1&count=2", "twice"),
-        ("?count=1&speed=2", "no parameter"),
-        ("?count=1&flow=nope", "does not run"),
-        ("?count=%31", "whole number"),
-    ] {
-        let (status, body) = site.ask("POST", &format!("{path}{query}"));
-        assert_eq!(status, 400, "{query}: {body}");
-        let message = body["error"]["message"].as_str().expect("a message");
-        assert!(message.contains(word), "{query}: {message}");
-        assert!(body["error"]["cure"].as_str().is_some_and(|cure| !cure.is_empty()), "{query}: {body}");
-    }
-    assert_eq!(site.track.produced.get(), 0);
-    let (status, body) = site.ask("POST", &format!("{path}?count=1000&flow=status"));
-    assert_eq!((status, &body["produced"], &body["per_second"]), (200, &1000.into(), &2000.0.into()), "{body}");
-    let (status, body) = site.ask("POST", &format!("{path}?count=13"));
-    assert_eq!((status, &body["error"]["code"]), (503, &"kafka_unavailable".into()));
-}
-
-#[test]
-fn what_is_not_there_is_404_and_the_wrong_method_405() {
-    let site = site();
-    for path in ["/nothing", "/health/", "/metrics/x", "/%2e%2e/etc/passwd"] {
-        assert_eq!(site.ask("GET", path).0, 404, "{path}");
-    }
-    for (method, path) in [("POST", "/health"), ("DELETE", "/metrics"), ("GET", "/reset-tracking"), ("PUT", "/")] {
-        assert_eq!(site.ask(method, path).0, 405, "{method} {path}");
-    }
-    let answer = site.raw(b"GET /reset-tracking HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    assert!(answer.contains("Allow: POST"), "{answer}");
-    let answer = site.raw(b"HEAD /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n"), "{answer}");
-    assert_eq!(site.ask("GET", "/").1["endpoints"].as_array().map(Vec::len), Some(8));
-}
-
-#[test]
-fn readiness_follows_the_dependencies_and_liveness_does_not() {
-    let site = site();
-    assert_eq!(site.ask("GET", "/health/ready").0, 200);
-    site.track.troubled(Side::Sink, &Cause::new("pg.connection", "connection refused"));
-    for path in ["/health", "/health/ready"] {
-        let (status, body) = site.ask("GET", path);
-        assert_eq!(status, 503);
-        let reason = &body["reasons"][0];
-        assert_eq!((&reason["dependency"], &reason["text"]), (&"postgres".into(), &"connection refused".into()));
-    }
-    assert_eq!(site.ask("GET", "/health/live").0, 200);
-    site.track.recovered(Side::Sink);
-    assert_eq!(site.ask("GET", "/health").0, 200);
-    let place = site.track.add_partition(&Partition::new("t", 3));
-    place.set_state(PartitionState::Halted(Cause::new("kafka.offset_out_of_range", "gone")));
-    let (status, body) = site.ask("GET", "/health/ready");
-    assert_eq!((status, &body["reasons"][0]["partition"]), (503, &"t/3".into()), "{body}");
-}
-
-#[test]
-fn tracking_counts_from_the_last_reset() {
-    let site = site();
-    site.track.written.add(10);
-    site.track.set_aside.add(2);
-    let place = site.track.add_partition(&Partition::new("t", 0));
-    place.next_offset.set(12);
-    place.end_offset.set(20);
-    let flow = site.ask("GET", "/tracking-status").1["flows"]["status"].clone();
-    assert_eq!((&flow["written"], &flow["set_aside"], &flow["lag"]), (&10.into(), &2.into(), &8.into()));
-    assert_eq!((&flow["complete"], &flow["partitions"][0]["next_offset"]), (&false.into(), &12.into()));
-    assert_eq!(site.ask("POST", "/reset-tracking").0, 200);
-    place.end_offset.set(12);
-    let flow = site.ask("GET", "/tracking-status").1["flows"]["status"].clone();
-    assert_eq!((&flow["written"], &flow["complete"]), (&0.into(), &true.into()));
-}
-
-#[test]
-fn metrics_are_well_formed_and_have_every_name_that_dashboards_know() {
-    let site = site();
-    site.track.written.add(10);
-    site.track.write_seconds.record(Duration::from_millis(3));
-    site.track.add_partition(&Partition::new("t", 0));
-    let text = support::http(site.port, "GET", "/metrics").expect("an answer").1;
-    for name in [
-        "database_records_written_total{flow=\"status\"} 10",
-        "database_write_errors_total{",
-        "database_write_duration_seconds_bucket{flow=\"status\",le=\"0.005\"} 1",
-        "database_write_duration_seconds_count{flow=\"status\"} 1",
-        "kafka_messages_consumed_total{",
-        "kafka_consumer_errors_total{",
-        "application_active_workers{",
-        "sluicegate_partition_lag_records{flow=\"status\",topic=\"t\",partition=\"0\"}",
-        "sluicegate_dependency_up{flow=\"status\",dependency=\"kafka\"} 1",
-        "process_resident_memory_bytes ",
-    ] {
-        assert!(text.contains(name), "{name} in\n{text}");
-    }
-    let mut described = None;
-    for line in text.lines() {
-        match line.strip_prefix("# TYPE ") {
-            Some(kind) => described = kind.split(' ').next().map(str::to_owned),
-            None if line.starts_with('#') => {}
-            None => {
-                let name = line.split(['{', ' ']).next().expect("a name");
-                let family = described.as_deref().expect("a type before the first sample");
-                assert!(name.starts_with(family), "{line} under {family}");
-                assert!(line.rsplit(' ').next().is_some_and(|value| value.parse::<f64>().is_ok()), "{line}");
+        for wrong in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
+            if wrong == method || wrong == "HEAD" && method == "GET" {
+                continue;
+            }
+            let answer = ask(world.addr, wrong, &target);
+            assert_eq!(answer.status, 405, "{wrong} {path}");
+            assert_eq!(answer.header("Allow"), Some(if method == "GET" { "GET, HEAD" } else { "POST" }));
+            if wrong != "HEAD" {
+                assert_eq!(answer.error(), "method_not_allowed");
             }
         }
     }
+    assert_eq!(world.data.sent.lock().unwrap().len(), 1);
 }
 
 #[test]
-fn health_answers_while_requests_are_stuck_and_too_many_are_told_to_wait() {
-    let site = site();
-    std::thread::scope(|scope| {
-        let stuck: Vec<_> =
-            (0..2).map(|_| scope.spawn(|| site.ask("POST", "/send-test-data-concurrently?count=7").0)).collect();
-        // The third is refused as soon as both are inside.
-        support::wait_for("the refusal", Duration::from_secs(10), || {
-            (site.ask("POST", "/send-test-data-concurrently?count=13").0 == 429).then_some(())
-        });
-        for _ in 0..20 {
-            assert_eq!(site.ask("GET", "/health/live").0, 200);
-        }
-        for _ in 0..2 {
-            site.open_gate.send(()).expect("opened");
-        }
-        assert!(stuck.into_iter().all(|thread| thread.join().expect("an answer") == 200));
-    });
-    assert_eq!(site.ask("POST", "/send-test-data-concurrently?count=5").0, 200, "places are given back");
-}
-
-#[test]
-fn a_handler_that_panics_answers_500_and_the_server_lives() {
-    let site = site();
-    for _ in 0..6 {
-        assert_eq!(site.ask("POST", "/send-test-data-concurrently?count=14").0, 500);
+fn head_is_get_without_the_body() {
+    let world = world();
+    let mut connection = Connection::open(world.addr);
+    for path in ["/", "/health/ready", "/nowhere"] {
+        let got = connection.ask("GET", path);
+        let head = connection.ask("HEAD", path);
+        assert_eq!((head.status, head.header("Content-Length")), (got.status, got.header("Content-Length")));
+        assert_eq!(head.header("Content-Type"), got.header("Content-Type"));
     }
-    assert_eq!(site.ask("GET", "/health/live").0, 200);
 }
 
 #[test]
-fn clients_that_do_not_mean_well_cost_nobody_else() {
-    let site = site();
-    let huge = b"POST /reset-tracking HTTP/1.1\r\nHost: x\r\nContent-Length: 4611686018427387904\r\n\r\n";
-    for _ in 0..8 {
-        assert!(site.raw(huge).starts_with("HTTP/1.1 413"), "a body that nobody could hold");
+fn an_unknown_path_is_404_and_an_odd_one_400() {
+    let world = world();
+    for path in ["/nowhere", "/health/", "/health/live/x", "//", "/HEALTH", "/metrics%00", "*", "/%2e%2e/health"] {
+        let answer = get(world.addr, path);
+        assert_eq!((answer.status, answer.error().as_str()), (404, "path_unknown"), "{path}");
     }
-    for bytes in [
-        &b"\x00\xff\xfe garbage\r\n\r\n"[..],
-        b"GET\r\n\r\n",
-        b"GET /health HTTP/9.9\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nno colon here\r\n\r\n",
-        b"POST /reset-tracking HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    for path in ["/%", "/%4", "/%zz", "/health?%", "/health?a=%f", "/health?a=%ff", "/%c3%28"] {
+        let answer = get(world.addr, path);
+        assert_eq!((answer.status, answer.error().as_str()), (400, "target_malformed"), "{path}");
+    }
+    for path in ["/%68ealth/live", "/health/live?probe=1", "http://somewhere:80/health/live"] {
+        assert_eq!(get(world.addr, path).status, 200, "{path}");
+    }
+}
+
+#[test]
+fn liveness_and_readiness_are_apart() {
+    let world = world();
+    let ready = || {
+        let answer = get(world.addr, "/health/ready");
+        let whole = get(world.addr, "/health");
+        assert_eq!(whole.status, answer.status);
+        assert_eq!((whole.json()["live"]["status"].as_str(), &whole.json()["ready"]), (Some("live"), &answer.json()));
+        world.lives();
+        let reasons = answer.json()["reasons"].as_array().unwrap().clone();
+        assert_eq!(answer.status, if reasons.is_empty() { 200 } else { 503 });
+        reasons
+    };
+    assert!(ready().is_empty());
+
+    world.track.troubled(Side::Sink, &Cause::new("08006", "the connection is gone"));
+    world.track.troubled(Side::Source, &Cause::new("all_brokers_down", "no broker answers"));
+    let reasons = ready();
+    assert_eq!(reasons.len(), 2);
+    for (reason, what, code) in [(&reasons[0], "kafka", "all_brokers_down"), (&reasons[1], "postgres", "08006")] {
+        assert_eq!((reason["what"].as_str(), reason["code"].as_str()), (Some(what), Some(code)));
+        assert_eq!(reason["flow"].as_str(), Some("status"));
+    }
+    world.track.recovered(Side::Sink);
+    assert_eq!(ready().len(), 1);
+    world.track.recovered(Side::Source);
+    assert!(ready().is_empty());
+
+    world.partition.set_state(PartitionState::Halted(Cause::new("topic_recreated", "another incarnation")));
+    assert_eq!(ready()[0]["partition"].as_str(), Some("seed-status-updates/7"));
+    world.partition.set_state(PartitionState::Running);
+    assert!(ready().is_empty());
+}
+
+#[test]
+fn not_ready_before_the_group_has_answered() {
+    let track = Track::new("status");
+    let data = Data::new(track.clone());
+    let server = Server::start("127.0.0.1:0", Api::new(vec![track.clone()], data), 1).unwrap();
+    let answer = get(server.local_addr(), "/health/ready");
+    assert_eq!((answer.status, answer.json()["reasons"][0]["what"].as_str()), (503, Some("group")));
+    track.joined();
+    assert_eq!(get(server.local_addr(), "/health/ready").status, 200);
+    assert!(server.stop(PATIENCE));
+}
+
+#[test]
+fn test_data_is_asked_for_in_one_way_only() {
+    let world = world();
+    for (query, code) in [
+        ("", "count_missing"),
+        ("?", "count_missing"),
+        ("?flow=status", "count_missing"),
+        ("?count", "count_not_a_number"),
+        ("?count=", "count_not_a_number"),
+        ("?count=abc", "count_not_a_number"),
+        ("?count=1.5", "count_not_a_number"),
+        ("?count=1e3", "count_not_a_number"),
+        ("?count=0x10", "count_not_a_number"),
+        ("?count=+5", "count_not_a_number"),
+        ("?count=%2B5", "count_not_a_number"),
+        ("?count=5%20", "count_not_a_number"),
+        ("?count=%D9%A3", "count_not_a_number"),
+        ("?count=-", "count_not_a_number"),
+        ("?count=0", "count_too_small"),
+        ("?count=000", "count_too_small"),
+        ("?count=-1", "count_too_small"),
+        ("?count=-99999999999999999999999", "count_too_small"),
+        ("?count=10000001", "count_too_large"),
+        ("?count=99999999999999999999999", "count_too_large"),
+        ("?count=1&count=1", "parameter_twice"),
+        ("?count=1&c%6funt=2", "parameter_twice"),
+        ("?count=1&flow=status&flow=status", "parameter_twice"),
+        ("?count=1&speed=9", "parameter_unknown"),
+        ("?Count=1", "parameter_unknown"),
+        ("?count=1&flow=nothing", "flow_unknown"),
+        ("?count=1&flow=", "flow_unknown"),
+        ("?count=%", "target_malformed"),
     ] {
-        site.raw(bytes);
+        let answer = post(world.addr, &format!("{SEND}{query}"));
+        assert_eq!((answer.status, answer.error().as_str()), (400, code), "{query}");
     }
-    let two =
-        b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let answers = site.raw(two);
-    assert!(answers.contains("HTTP/1.1 200") && answers.contains("HTTP/1.1 404"), "{answers}");
-    // Connections that say nothing, and one that says half.
-    let idle: Vec<TcpStream> =
-        (0..100).map(|_| TcpStream::connect(("127.0.0.1", site.port)).expect("connected")).collect();
-    let mut half = TcpStream::connect(("127.0.0.1", site.port)).expect("connected");
-    half.write_all(b"POST /reset-tracking HTTP/1.1\r\nContent-Le").expect("sent");
-    assert_eq!(site.ask("GET", "/health/live").0, 200);
-    drop((idle, half));
+    assert!(world.data.sent.lock().unwrap().is_empty());
+
+    let answer = post(world.addr, &format!("{SEND}?count=10000000")).json();
+    assert_eq!((answer["produced"].as_u64(), answer["failed"].as_u64()), (Some(10_000_000), Some(0)));
+    assert_eq!((answer["seconds"].as_f64(), answer["per_second"].as_f64()), (Some(0.5), Some(2e7)));
+    assert_eq!(post(world.addr, &format!("{SEND}?flow=%63dc&count=0012")).status, 200);
+    let sent = world.data.sent.lock().unwrap();
+    assert_eq!(*sent, [("status".to_string(), 10_000_000), ("cdc".to_string(), 12)]);
 }
 
 #[test]
-fn the_page_of_metrics_is_up_to_date() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METRICS.md");
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(file, metrics::page()).expect("written");
+fn kafka_refusing_is_503_with_the_reason() {
+    let world = world();
+    world.set(Mode::Refuse);
+    let answer = post(world.addr, &format!("{SEND}?count=1"));
+    assert_eq!((answer.status, answer.error().as_str()), (503, "kafka_unreachable"));
+    assert!(answer.body.contains("no broker answers") && answer.header("Retry-After").is_some());
+}
+
+#[test]
+fn a_panic_is_a_500_and_nothing_else() {
+    let world = world();
+    world.set(Mode::Panic);
+    // More often than there are handlers, and than there are slots for long requests.
+    for _ in 0..HANDLERS * 2 {
+        let answer = post(world.addr, &format!("{SEND}?count=1"));
+        assert_eq!((answer.status, answer.error().as_str()), (500, "internal"));
+        assert!(!answer.body.contains("out of order"), "what a panic says is for the log");
     }
-    let page = std::fs::read_to_string(file).unwrap_or_default();
-    assert_eq!(page, metrics::page(), "run UPDATE_EXPECT=1 cargo test --test http");
+    world.set(Mode::Succeed);
+    assert_eq!(post(world.addr, &format!("{SEND}?count=1")).status, 200);
+}
+
+#[test]
+fn health_answers_while_sends_are_stuck() {
+    let world = world();
+    let (begun, has_begun) = channel();
+    let (go, may_go) = channel();
+    world.set(Mode::Stick(begun, Arc::new(Mutex::new(may_go))));
+    let addr = world.addr;
+    let stuck: Vec<_> =
+        (0..HANDLERS - 2).map(|_| thread::spawn(move || post(addr, &format!("{SEND}?count=1")).status)).collect();
+    for _ in &stuck {
+        has_begun.recv_timeout(PATIENCE).unwrap();
+    }
+    for _ in 0..5 {
+        let busy = post(addr, &format!("{SEND}?count=1"));
+        assert_eq!((busy.status, busy.error().as_str()), (429, "busy"));
+        assert!(busy.header("Retry-After").is_some());
+        assert_eq!(post(addr, &format!("{SEND}?count=0")).status, 400);
+        for path in ["/health", "/health/live", "/health/ready", "/metrics", "/tracking-status"] {
+            assert_eq!(get(addr, path).status, 200);
+        }
+    }
+    for _ in &stuck {
+        go.send(()).unwrap();
+    }
+    for thread in stuck {
+        assert_eq!(thread.join().unwrap(), 200);
+    }
+    world.set(Mode::Succeed);
+    assert_eq!(post(addr, &format!("{SEND}?count=1")).status, 200);
+}
+
+#[test]
+fn stopping_waits_for_a_request_but_no_longer_than_it_may() {
+    for (deadline, expected) in [(PATIENCE, true), (Duration::from_millis(50), false)] {
+        let mut world = world();
+        let (begun, has_begun) = channel();
+        let (go, may_go) = channel();
+        world.set(Mode::Stick(begun, Arc::new(Mutex::new(may_go))));
+        let addr = world.addr;
+        let mut connection = Connection::open(addr);
+        connection.write(format!("POST {SEND}?count=1 HTTP/1.1\r\n\r\n"));
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        let server = world.server.take().unwrap();
+        let stopping = thread::spawn(move || server.stop(deadline));
+        if expected {
+            go.send(()).unwrap();
+            assert_eq!(connection.read(false).status, 200);
+        }
+        assert_eq!(stopping.join().unwrap(), expected);
+        assert!(connection.is_over());
+        assert!(std::net::TcpStream::connect(addr).is_err());
+    }
+}
+
+#[test]
+fn tracking_status_tells_and_reset_forgets() {
+    let world = world();
+    world.track.consumed.add(10);
+    world.track.written.add(7);
+    world.track.set_aside.add(1);
+    world.track.retried.add(2);
+    world.track.fenced.add(3);
+    post(world.addr, &format!("{SEND}?count=10"));
+    world.track.troubled(Side::Sink, &Cause::new("40P01", "deadlock detected"));
+    let whole = get(world.addr, "/tracking-status").json();
+    assert_eq!(whole["complete"].as_bool(), Some(false));
+    assert_eq!(whole["flows"].as_object().unwrap().len(), 2);
+    let status = &whole["flows"]["status"];
+    for (name, expected) in [
+        ("produced", 10),
+        ("consumed", 10),
+        ("written", 7),
+        ("set_aside", 1),
+        ("retried", 2),
+        ("fenced", 3),
+        ("lag", 2),
+    ] {
+        assert_eq!(status[name].as_u64(), Some(expected), "{name}");
+    }
+    assert!(status["rate_per_second"]["now"].is_f64() && status["rate_per_second"]["average"].is_f64());
+    assert!(status["elapsed_seconds"].is_f64());
+    assert_eq!((status["last_error"]["code"].as_str(), status["complete"].as_bool()), (Some("40P01"), Some(false)));
+    assert_eq!(status["last_error"]["text"].as_str(), Some("deadlock detected"));
+    assert!(status["last_error"]["time"].as_str().is_some_and(|time| time.len() == 24 && time.ends_with('Z')));
+    let partition = &status["partitions"][0];
+    assert_eq!(
+        (partition["topic"].as_str(), partition["state"].as_str()),
+        (Some("seed-status-updates"), Some("running"))
+    );
+    for (name, expected) in [("partition", 7), ("next_offset", 8), ("end_offset", 10), ("lag", 2), ("ahead", 0)] {
+        assert_eq!(partition[name].as_i64(), Some(expected), "{name}");
+    }
+
+    let reset = post(world.addr, "/reset-tracking").json();
+    assert_eq!(reset["reset"]["status"]["written"].as_u64(), Some(7));
+    assert_eq!(reset["reset"]["cdc"]["written"].as_u64(), Some(0));
+    let status = &get(world.addr, "/tracking-status").json()["flows"]["status"];
+    for name in ["produced", "publish_failed", "consumed", "written", "set_aside", "retried", "fenced"] {
+        assert_eq!(status[name].as_u64(), Some(0), "{name}");
+    }
+    assert!(status["last_error"].is_null());
+    let metrics = exposition::parse(&get(world.addr, "/metrics").body).unwrap();
+    assert_eq!(metrics.value("database_records_written_total", &[("flow", "status")]), Some(7.0));
+
+    world.track.written.add(2);
+    world.partition.next_offset.set(10);
+    let status = &get(world.addr, "/tracking-status").json()["flows"]["status"];
+    assert_eq!((status["written"].as_u64(), status["complete"].as_bool()), (Some(2), Some(true)));
+}
+
+#[test]
+fn metrics_are_what_a_scraper_takes() {
+    let world = world();
+    world.track.write_seconds.record(Duration::from_millis(3));
+    world.track.write_seconds.record(Duration::from_secs(90));
+    world.track.troubled(Side::Source, &Cause::new("x", "y"));
+    let answer = get(world.addr, "/metrics");
+    assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4"));
+    let metrics = exposition::parse(&answer.body).unwrap();
+    let status = [("flow", "status")];
+    for (name, kind) in [
+        ("database_records_written_total", "counter"),
+        ("database_write_errors_total", "counter"),
+        ("database_write_duration_seconds", "histogram"),
+        ("kafka_messages_consumed_total", "counter"),
+        ("kafka_consumer_errors_total", "counter"),
+        ("application_active_workers", "gauge"),
+    ] {
+        assert_eq!(metrics.kinds.get(name).map(String::as_str), Some(kind), "{name}");
+        let name = if kind == "histogram" { format!("{name}_count") } else { name.to_string() };
+        assert!(metrics.value(&name, &status).is_some(), "{name}");
+    }
+    assert_eq!(metrics.value("database_write_duration_seconds_count", &status), Some(2.0));
+    assert_eq!(metrics.value("sluicegate_ready", &[]), Some(0.0));
+    for (dependency, up) in [("kafka", 0.0), ("postgres", 1.0)] {
+        let labels = [("flow", "status"), ("dependency", dependency)];
+        assert_eq!(metrics.value("sluicegate_dependency_up", &labels), Some(up));
+    }
+    let partition = [("flow", "status"), ("topic", "seed-status-updates"), ("partition", "7")];
+    assert_eq!(metrics.value("sluicegate_partition_lag_records", &partition), Some(2.0));
+    assert_eq!(metrics.value("sluicegate_partition_halted", &partition), Some(0.0));
 }

@@ -114,6 +114,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
 
     fn assigned(&mut self, partitions: Vec<Partition>) {
         self.answer_due = true;
+        self.track.joined();
         self.track.recovered(Side::Source);
         for partition in partitions {
             let place = self.track.add_partition(&partition);

@@ -1,223 +1,341 @@
-//! What HTTP answers, without a socket: a method, a path and a query give a status and a body. Every error is
-//! JSON with a code, a message and a cure.
+//! The routes and what they answer: a method and a target go in, an `Answer` comes out. Nothing in here knows
+//! a socket or a thread; every input, however odd, becomes an answer and never a panic.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use super::metrics;
-use super::tracking::Tracking;
-use crate::fault::Fault;
+use super::metrics::Metrics;
+use super::target::Target;
+use super::tracking::{self, Counts, FlowStatus, Progress};
+use crate::fault::{Cause, Fault};
 use crate::track::{PartitionState, Side, Track};
 
-/// The most records that one request may ask for.
-pub const TEST_DATA_MAX: u64 = 10_000_000;
+/// How many test records one request may ask for: at a million a second a request of ten seconds.
+pub const COUNT_MAX: u64 = 10_000_000;
 
-/// Sends made-up records into a flow's topic, and counts them in its track.
+/// What makes test records. Made by whoever has a producer.
 pub trait TestData: Send + Sync {
+    /// Publishes `count` records for `flow` and waits until Kafka has acknowledged or refused each of them.
+    /// The implementation counts them in the flow's `Track` (`produced`, `publish_failed`) as the answers
+    /// come in, so that progress can be watched; the caller counts nothing. A fault means that nothing was sent.
     fn send(&self, flow: &str, count: u64) -> Result<Sent, Fault>;
 }
 
-/// What became of them.
-#[derive(Clone, Copy, Debug)]
+/// What became of test records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
-    pub delivered: u64,
+    /// Acknowledged by Kafka.
+    pub count: u64,
     pub failed: u64,
-    pub took: Duration,
+    pub elapsed: Duration,
 }
 
-pub struct Api {
-    tracks: Vec<Arc<Track>>,
-    pub tracking: Tracking,
-    test_data: Box<dyn TestData>,
-    /// Requests that take long, and how many of them may run: some threads stay free for the others.
-    long_running: AtomicUsize,
-    long_running_max: usize,
-    started: Instant,
+/// How many long requests may run at once.
+pub struct Slots {
+    free: AtomicUsize,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// One of them, until it is dropped.
+pub struct Slot<'a>(&'a Slots);
+
+impl Slots {
+    pub fn new(count: usize) -> Slots {
+        Slots { free: AtomicUsize::new(count) }
+    }
+
+    fn take(&self) -> Option<Slot<'_>> {
+        let less = |free: usize| free.checked_sub(1);
+        self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).ok().map(|_| Slot(self))
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.free.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// A response before it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
     pub content_type: &'static str,
-    pub body: String,
     pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
 }
 
-const JSON: &str = "application/json";
-
-/// The endpoints, as `GET /` lists them.
-const ENDPOINTS: [(&str, &str, &str); 8] = [
-    ("GET", "/", "this list"),
-    ("GET", "/health", "liveness and readiness together; 503 with the reasons when not ready"),
-    ("GET", "/health/live", "200 while the process serves"),
-    ("GET", "/health/ready", "200 while every dependency of every flow answers and no partition is halted"),
-    ("GET", "/tracking-status", "progress of each flow since the last reset"),
-    ("GET", "/metrics", "metrics in the Prometheus text format"),
-    ("POST", "/reset-tracking", "starts counting again"),
-    ("POST", "/send-test-data-concurrently", "?count=N[&flow=status]: produces N made-up records, 10000000 at most"),
-];
-
-impl Api {
-    pub fn new(tracks: Vec<Arc<Track>>, test_data: Box<dyn TestData>, threads: usize) -> Self {
-        let (started, long_running_max) = (Instant::now(), threads.saturating_sub(2).max(1));
-        let tracking = Tracking::new(&tracks, started);
-        Api { tracks, tracking, test_data, long_running: AtomicUsize::new(0), long_running_max, started }
+impl Answer {
+    fn json(status: u16, body: &impl Serialize) -> Answer {
+        let mut body = serde_json::to_vec(body).expect("keys are text and numbers are finite");
+        body.push(b'\n');
+        Answer { status, content_type: "application/json", headers: Vec::new(), body }
     }
 
-    pub fn answer(&self, method: &str, target: &str) -> Answer {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let allowed: Vec<&str> =
-            ENDPOINTS.iter().filter(|(_, known, _)| *known == path).map(|(method, ..)| *method).collect();
-        let method = if method == "HEAD" { "GET" } else { method };
-        if allowed.is_empty() {
-            return error(404, "not_found", format!("there is nothing at {path}"), "GET / lists what there is");
+    /// `message`: what is wrong, with the value and the rule. `cure`: what to do about it.
+    pub fn error(status: u16, code: &str, message: impl Into<String>, cure: impl Into<String>) -> Answer {
+        let error = json!({ "code": code, "message": message.into(), "cure": cure.into() });
+        Answer::json(status, &json!({ "error": error }))
+    }
+
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Answer {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+struct Route {
+    path: &'static str,
+    method: &'static str,
+    line: &'static str,
+    answer: fn(&Api, &Target, &Slots) -> Answer,
+}
+
+const fn get(path: &'static str, line: &'static str, answer: fn(&Api, &Target, &Slots) -> Answer) -> Route {
+    Route { path, method: "GET", line, answer }
+}
+
+const fn post(path: &'static str, line: &'static str, answer: fn(&Api, &Target, &Slots) -> Answer) -> Route {
+    Route { path, method: "POST", line, answer }
+}
+
+/// In the order of the index.
+#[rustfmt::skip]
+const ROUTES: &[Route] = &[
+    get("/", "this list", |_, _, _| index()),
+    get("/health", "liveness and readiness in one; 503 with the reasons while not ready", |api, _, _| api.health()),
+    get("/health/live", "200 while the process serves", |api, _, _| Answer::json(200, &api.live())),
+    get("/health/ready", "200 when Kafka, PostgreSQL and every partition are well; 503 with the reasons",
+        |api, _, _| api.ready()),
+    get("/tracking-status", "progress of each flow since the last reset", |api, _, _| api.tracking_status()),
+    post("/reset-tracking", "starts /tracking-status from zero; metrics are not touched",
+        |api, _, _| api.reset_tracking()),
+    post("/send-test-data-concurrently", "?count=N[&flow=NAME]: publishes N test records, 1 to 10000000",
+        Api::send_test_data),
+    get("/metrics", "metrics in the text format of Prometheus", |api, _, _| api.metrics_text()),
+];
+
+/// Everything that a request may ask of the program.
+pub struct Api {
+    tracks: Vec<Arc<Track>>,
+    progress: Mutex<Vec<Progress>>,
+    metrics: Metrics,
+    test_data: Arc<dyn TestData>,
+    started: Instant,
+}
+
+impl Api {
+    /// Progress is counted from here, so this is called before the flows start.
+    pub fn new(tracks: Vec<Arc<Track>>, test_data: Arc<dyn TestData>) -> Arc<Api> {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        Arc::new(Api {
+            progress: Mutex::new(tracks.iter().map(|_| Progress::new(now, wall)).collect()),
+            metrics: Metrics::new(&tracks),
+            tracks,
+            test_data,
+            started: now,
+        })
+    }
+
+    /// Looks at the counters. Called ten times a second by the server, for the rates.
+    pub fn sample(&self, now: Instant) {
+        let mut progress = self.progress();
+        for (progress, track) in progress.iter_mut().zip(&self.tracks) {
+            progress.observe(now, Counts::of(track));
         }
-        if !allowed.contains(&method) {
-            let allow = allowed.join(", ");
-            let mut answer =
-                error(405, "method_not_allowed", format!("{path} does not take {method}"), &format!("use {allow}"));
-            answer.headers.push(("Allow", allow));
-            return answer;
-        }
-        match path {
-            "/" => ok(json!({ "name": "sluicegate", "version": env!("CARGO_PKG_VERSION"), "endpoints":
-                ENDPOINTS.map(|(method, path, what)| json!({ "method": method, "path": path, "what": what })) })),
-            "/health" | "/health/ready" => self.health(),
-            "/health/live" => ok(json!({ "live": true })),
-            "/tracking-status" => ok(self.tracking.status(Instant::now())),
-            "/reset-tracking" => {
-                self.tracking.reset(Instant::now());
-                ok(json!({ "reset": self.tracks.iter().map(|track| track.flow.clone()).collect::<Vec<String>>() }))
+    }
+
+    /// HEAD is answered as GET; whoever writes the answer leaves the body out.
+    pub fn answer(&self, method: &str, target: &str, long: &Slots) -> Answer {
+        let target = match Target::parse(target) {
+            Ok(target) => target,
+            Err(why) => {
+                return Answer::error(400, "target_malformed", why, "percent-encode what is not a letter or a digit");
             }
-            "/metrics" => Answer {
-                status: 200,
-                content_type: "text/plain; version=0.0.4; charset=utf-8",
-                body: metrics::text(&self.tracks, self.started),
-                headers: Vec::new(),
-            },
-            _ => self.send_test_data(query),
+        };
+        let Some(route) = ROUTES.iter().find(|route| route.path == target.path) else {
+            return Answer::error(404, "path_unknown", format!("no such path: {}", target.path), "GET / lists them");
+        };
+        if method == route.method || (method == "HEAD" && route.method == "GET") {
+            return (route.answer)(self, &target, long);
         }
+        let allow = if route.method == "GET" { "GET, HEAD" } else { route.method };
+        let message = format!("{} does not take {method}", route.path);
+        Answer::error(405, "method_not_allowed", message, format!("use {}", route.method)).with("Allow", allow)
+    }
+
+    fn metrics_text(&self) -> Answer {
+        let body = self.metrics.text().into_bytes();
+        Answer { status: 200, content_type: Metrics::CONTENT_TYPE, headers: Vec::new(), body }
+    }
+
+    fn live(&self) -> serde_json::Value {
+        let uptime_seconds = self.started.elapsed().as_secs();
+        json!({ "status": "live", "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": uptime_seconds })
+    }
+
+    fn ready(&self) -> Answer {
+        let reasons = reasons(&self.tracks);
+        Answer::json(if reasons.is_empty() { 200 } else { 503 }, &readiness(&reasons))
     }
 
     fn health(&self) -> Answer {
-        let reasons: Vec<Value> = self.tracks.iter().flat_map(|track| reasons(track)).collect();
-        let ready = reasons.is_empty();
-        let mut answer = ok(json!({ "live": true, "ready": ready, "reasons": reasons }));
-        answer.status = if ready { 200 } else { 503 };
-        answer
+        let reasons = reasons(&self.tracks);
+        let (code, status) = if reasons.is_empty() { (200, "ok") } else { (503, "degraded") };
+        Answer::json(code, &json!({ "status": status, "live": self.live(), "ready": readiness(&reasons) }))
     }
 
-    fn send_test_data(&self, query: &str) -> Answer {
-        let (count, flow) = match test_data_query(query) {
-            Ok(asked) => asked,
-            Err(message) => {
-                let cure = format!("give ?count=N with a whole number from 1 to {TEST_DATA_MAX}");
-                return error(400, "bad_query", message, &cure);
+    fn tracking_status(&self) -> Answer {
+        #[derive(Serialize)]
+        struct Status<'a> {
+            complete: bool,
+            flows: BTreeMap<&'a str, FlowStatus>,
+        }
+        let now = Instant::now();
+        let mut progress = self.progress();
+        let flows: BTreeMap<_, _> = progress
+            .iter_mut()
+            .zip(&self.tracks)
+            .map(|(progress, track)| (track.flow.as_str(), tracking::flow_status(track, progress, now)))
+            .collect();
+        Answer::json(200, &Status { complete: flows.values().all(|flow| flow.complete), flows })
+    }
+
+    fn reset_tracking(&self) -> Answer {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut progress = self.progress();
+        let reset: BTreeMap<_, _> = progress
+            .iter_mut()
+            .zip(&self.tracks)
+            .map(|(progress, track)| (track.flow.as_str(), progress.reset(now, wall, Counts::of(track))))
+            .collect();
+        Answer::json(200, &json!({ "time": super::rfc3339(wall), "reset": reset }))
+    }
+
+    fn send_test_data(&self, target: &Target, long: &Slots) -> Answer {
+        let (flow, count) = match self.wanted(target) {
+            Ok(wanted) => wanted,
+            Err((code, message)) => {
+                let cure =
+                    format!("POST /send-test-data-concurrently?count=N[&flow=NAME] with N from 1 to {COUNT_MAX}");
+                return Answer::error(400, code, message, cure);
             }
         };
-        let Some(track) = self.tracks.iter().find(|track| track.flow == flow) else {
-            let known = self.tracks.iter().map(|track| track.flow.as_str()).collect::<Vec<&str>>().join(", ");
-            return error(
-                400,
-                "unknown_flow",
-                format!("flow \"{flow}\" does not run here"),
-                &format!("use one of {known}"),
-            );
+        // The slots leave threads over for health and metrics, however long Kafka takes.
+        let Some(_slot) = long.take() else {
+            let message = "as many requests for test data as may run at once are running";
+            return Answer::error(429, "busy", message, "try again when one is done").with("Retry-After", "1");
         };
-        let Some(_place) = Place::take(&self.long_running, self.long_running_max) else {
-            let mut answer = error(429, "busy", "test data is being sent already".into(), "try again a little later");
-            answer.headers.push(("Retry-After", "1".into()));
-            return answer;
-        };
-        match self.test_data.send(&track.flow, count) {
+        match self.test_data.send(&flow, count) {
+            Ok(sent) if sent.count == 0 => {
+                refused(&Cause::new("publish_failed", format!("Kafka took none of {} records", sent.failed)))
+            }
             Ok(sent) => {
-                let seconds = sent.took.as_secs_f64();
-                let mut answer = ok(json!({
-                    "flow": track.flow,
-                    "produced": sent.delivered,
-                    "failed": sent.failed,
-                    "seconds": (seconds * 1000.0).round() / 1000.0,
-                    "per_second": (sent.delivered as f64 / seconds.max(0.001)).round(),
-                }));
-                answer.status = if sent.failed == 0 { 200 } else { 503 };
-                answer
+                let seconds = sent.elapsed.as_secs_f64();
+                let per_second = if seconds > 0.0 { sent.count as f64 / seconds } else { 0.0 };
+                Answer::json(
+                    200,
+                    &json!({
+                        "flow": flow, "produced": sent.count, "failed": sent.failed,
+                        "seconds": seconds, "per_second": tracking::tenths(per_second),
+                    }),
+                )
             }
-            Err(fault) => error(503, "kafka_unavailable", fault.to_string(), "see /health for the state of Kafka"),
+            Err(fault) => refused(fault.cause()),
         }
     }
+
+    /// The flow and the count, or what is wrong with them.
+    fn wanted(&self, target: &Target) -> Result<(String, u64), (&'static str, String)> {
+        let (mut count, mut flow) = (None, None);
+        for (name, value) in &target.query {
+            let slot = match name.as_str() {
+                "count" => &mut count,
+                "flow" => &mut flow,
+                _ => return Err(("parameter_unknown", format!("no such parameter: {name}"))),
+            };
+            if slot.replace(value.as_str()).is_some() {
+                return Err(("parameter_twice", format!("{name} is given twice")));
+            }
+        }
+        let count = count.ok_or(("count_missing", "count is missing".to_string()))?;
+        let digits = count.strip_prefix('-').unwrap_or(count);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(("count_not_a_number", format!("count is not a whole number: {count:?}")));
+        }
+        if digits != count || digits.bytes().all(|byte| byte == b'0') {
+            return Err(("count_too_small", format!("count must be at least 1: {count}")));
+        }
+        let flow = flow.unwrap_or("status");
+        if !self.tracks.iter().any(|track| track.flow == flow) {
+            let known: Vec<_> = self.tracks.iter().map(|track| track.flow.as_str()).collect();
+            return Err(("flow_unknown", format!("no such flow: {flow:?}; running: {}", known.join(", "))));
+        }
+        match digits.parse() {
+            Ok(count) if count <= COUNT_MAX => Ok((flow.to_string(), count)),
+            _ => Err(("count_too_large", format!("count must be at most {COUNT_MAX}: {count}"))),
+        }
+    }
+
+    fn progress(&self) -> std::sync::MutexGuard<'_, Vec<Progress>> {
+        // Whatever half a look left behind, the next one mends.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn index() -> Answer {
+    let line = |route: &Route| json!({ "method": route.method, "path": route.path, "line": route.line });
+    let endpoints: Vec<_> = ROUTES.iter().map(line).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    Answer::json(200, &json!({ "program": "sluicegate", "version": version, "endpoints": endpoints }))
+}
+
+fn refused(cause: &Cause) -> Answer {
+    Answer::error(503, &cause.code, &*cause.text, "see /health for the state of Kafka, and try again")
+        .with("Retry-After", "5")
 }
 
 /// Why a flow is not ready.
-fn reasons(track: &Track) -> Vec<Value> {
-    let trouble = [("kafka", Side::Source), ("postgres", Side::Sink)].into_iter().filter_map(|(dependency, side)| {
-        let cause = track.trouble(side)?;
-        Some(json!({ "flow": track.flow, "dependency": dependency, "code": cause.code, "text": cause.text }))
-    });
-    let halted = track.partitions().into_iter().filter_map(|(partition, at)| match at.state() {
-        PartitionState::Halted(cause) => Some(json!({
-            "flow": track.flow, "partition": partition.to_string(), "code": cause.code, "text": cause.text
-        })),
-        _ => None,
-    });
-    trouble.chain(halted).collect()
+#[derive(Debug, Serialize)]
+pub(super) struct Reason {
+    flow: String,
+    /// `kafka`, `postgres`, `partition` or `group`.
+    what: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<String>,
+    code: String,
+    text: String,
 }
 
-/// `count`, once, and perhaps `flow`.
-fn test_data_query(query: &str) -> Result<(u64, String), String> {
-    let (mut count, mut flow) = (None, None);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let slot = match name {
-            "count" => &mut count,
-            "flow" => &mut flow,
-            other => return Err(format!("there is no parameter \"{}\"", short(other))),
+fn readiness(reasons: &[Reason]) -> serde_json::Value {
+    json!({ "status": if reasons.is_empty() { "ready" } else { "not ready" }, "reasons": reasons })
+}
+
+/// Every reason of every flow; none when all is well.
+pub(super) fn reasons(tracks: &[Arc<Track>]) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for track in tracks {
+        let mut add = |what, partition, cause: Cause| {
+            let (code, text) = (cause.code.into_owned(), cause.text);
+            reasons.push(Reason { flow: track.flow.clone(), what, partition, code, text });
         };
-        if slot.replace(value).is_some() {
-            return Err(format!("{name} is given twice"));
+        for (side, what) in [(Side::Source, "kafka"), (Side::Sink, "postgres")] {
+            if let Some(cause) = track.trouble(side) {
+                add(what, None, cause);
+            }
+        }
+        if !track.is_joined() {
+            add("group", None, Cause::new("group_silent", "the consumer group has not answered yet"));
+        }
+        for (name, partition) in track.partitions() {
+            if let PartitionState::Halted(cause) = partition.state() {
+                add("partition", Some(name.to_string()), cause);
+            }
         }
     }
-    let count = count.ok_or("count is missing")?;
-    // A number too long for any integer is a number all the same.
-    let digits = count.strip_prefix('-').unwrap_or(count);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("count = \"{}\" is not a whole number", short(count)));
-    }
-    match count.parse::<u64>() {
-        _ if count.starts_with('-') => Err(format!("count = {} is negative", short(count))),
-        Ok(0) => Err("count = 0 is nothing to send".into()),
-        Ok(number) if number <= TEST_DATA_MAX => Ok((number, flow.unwrap_or("status").to_owned())),
-        _ => Err(format!("count = {} is over the most that is taken at once, {TEST_DATA_MAX}", short(count))),
-    }
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(40).collect()
-}
-
-fn ok(body: Value) -> Answer {
-    Answer { status: 200, content_type: JSON, body: body.to_string(), headers: Vec::new() }
-}
-
-pub fn error(status: u16, code: &str, message: String, cure: &str) -> Answer {
-    let body = json!({ "error": { "code": code, "message": message, "cure": cure } });
-    Answer { status, content_type: JSON, body: body.to_string(), headers: Vec::new() }
-}
-
-/// A place among the requests that take long; given back when dropped.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(taken: &'a AtomicUsize, places: usize) -> Option<Self> {
-        let more = |now: usize| (now < places).then_some(now + 1);
-        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Place(taken))
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
+    reasons
 }

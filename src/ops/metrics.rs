@@ -1,206 +1,358 @@
-//! Metrics in Prometheus' text format, read off the tracks when they are asked for: the data path pays nothing.
-//! One table has every name; `docs/METRICS.md` is made from it.
+//! The metrics, one table: name, type, where the value is read, help. Values are read from the `Track`s when
+//! somebody scrapes; the data path pays nothing for being watched. A value that is not known (an offset
+//! before the broker was asked) has no sample rather than a zero.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Encoder, TextEncoder};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+use prometheus::{Registry, TextEncoder};
 
+use super::process::Process;
+use super::tracking::{lag, offsets};
 use crate::track::{PartitionState, PartitionTrack, Side, Timing, Track};
 
-/// How a metric is read.
+/// Where a metric gets its value. This decides its type and its labels as well.
 enum Read {
     Count(fn(&Track) -> u64),
-    Level(fn(&Track) -> i64),
-    Timing(fn(&Track) -> &Timing),
-    Partition(fn(&PartitionTrack) -> i64),
+    Level(fn(&Track) -> Option<i64>),
+    Seconds(fn(&Track) -> &Timing),
+    Partition(fn(&PartitionTrack) -> Option<i64>),
+    /// Once for each side of each flow.
     Dependency,
-    Process(fn(&Process) -> f64),
-    /// A process value that only grows.
-    ProcessCount(fn(&Process) -> f64),
+    Ready,
+    Process(MetricType, fn(&Process) -> Option<f64>),
     Build,
 }
 
+use Read::{Build, Count, Dependency, Level, Partition, Ready, Seconds};
+
+impl Read {
+    fn labels(&self) -> &'static [&'static str] {
+        match self {
+            Count(_) | Level(_) | Seconds(_) => &["flow"],
+            Partition(_) => &["flow", "topic", "partition"],
+            Dependency => &["flow", "dependency"],
+            Ready | Read::Process(..) => &[],
+            Build => &["version"],
+        }
+    }
+
+    fn kind(&self) -> MetricType {
+        match self {
+            Count(_) => MetricType::COUNTER,
+            Seconds(_) => MetricType::HISTOGRAM,
+            Read::Process(kind, _) => *kind,
+            Level(_) | Partition(_) | Dependency | Ready | Build => MetricType::GAUGE,
+        }
+    }
+}
+
+struct Row {
+    name: &'static str,
+    read: Read,
+    help: &'static str,
+}
+
+const fn row(name: &'static str, read: Read, help: &'static str) -> Row {
+    Row { name, read, help }
+}
+
+const fn counted(read: fn(&Process) -> Option<f64>) -> Read {
+    Read::Process(MetricType::COUNTER, read)
+}
+
+const fn gauged(read: fn(&Process) -> Option<f64>) -> Read {
+    Read::Process(MetricType::GAUGE, read)
+}
+
+/// Every metric that the program has. A row is two lines, which the formatter would make six.
 #[rustfmt::skip]
-const METRICS: [(&str, Read, &str); 29] = [
-    ("database_records_written_total", Read::Count(|track| track.written.get()), "Rows written to PostgreSQL."),
-    ("database_write_errors_total", Read::Count(|track| track.write_errors.get()), "Transactions and claims that failed; each is tried again."),
-    ("database_write_duration_seconds", Read::Timing(|track| &track.write_seconds), "One transaction, from its begin to the answer to its commit."),
-    ("kafka_messages_consumed_total", Read::Count(|track| track.consumed.get()), "Records read from Kafka, again after a restart included."),
-    ("kafka_consumer_errors_total", Read::Count(|track| track.source_errors.get()), "Errors of the Kafka client."),
-    ("application_active_workers", Read::Level(|track| track.active_writers.get()), "Writers that are writing right now."),
-    ("sluicegate_produced_total", Read::Count(|track| track.produced.get()), "Test records that Kafka acknowledged."),
-    ("sluicegate_publish_failed_total", Read::Count(|track| track.publish_failed.get()), "Test records that Kafka did not acknowledge."),
-    ("sluicegate_letters_total", Read::Count(|track| track.set_aside.get()), "Records set aside in sluicegate_letters."),
-    ("sluicegate_groups_total", Read::Count(|track| track.groups.get()), "Transactions written, each of one or more batches."),
-    ("sluicegate_retries_total", Read::Count(|track| track.retried.get()), "Transactions tried again."),
-    ("sluicegate_fenced_batches_total", Read::Count(|track| track.fenced.get()), "Batches dropped because their partition had another owner."),
-    ("sluicegate_batches_waiting", Read::Level(|track| track.batches_waiting.get()), "Batches between partition threads and writers."),
-    ("sluicegate_batch_seconds", Read::Timing(|track| &track.batch_seconds), "From the first record of a batch to its receipt."),
-    ("sluicegate_partitions_assigned", Read::Level(|track| track.partitions().len() as i64), "Partitions that this instance owns."),
-    ("sluicegate_lag_records", Read::Level(|track| track.lag()), "Records between the ledger and the end, over the partitions of this instance."),
-    ("sluicegate_partition_lag_records", Read::Partition(PartitionTrack::lag), "Records between the ledger and the end of a partition."),
-    ("sluicegate_partition_next_offset", Read::Partition(|at| at.next_offset.get()), "The ledger's offset: everything before it is in PostgreSQL."),
-    ("sluicegate_partition_end_offset", Read::Partition(|at| at.end_offset.get()), "The end of a partition when the broker was last asked; -1 before."),
-    ("sluicegate_partition_ahead_records", Read::Partition(|at| at.ahead.get()), "Records read and not yet in PostgreSQL."),
-    ("sluicegate_partition_halted", Read::Partition(|at| matches!(at.state(), PartitionState::Halted(_)).into()), "1 where a partition waits for a person."),
-    ("sluicegate_dependency_up", Read::Dependency, "1 while a dependency answers."),
-    ("sluicegate_build_info", Read::Build, "Always 1; the version is a label."),
-    ("process_resident_memory_bytes", Read::Process(|process| process.resident_bytes), "Memory in use."),
-    ("process_threads", Read::Process(|process| process.threads), "Threads of the process."),
-    ("process_open_fds", Read::Process(|process| process.open_fds), "Open file descriptors."),
-    ("process_cpu_seconds_total", Read::ProcessCount(|process| process.cpu_s), "Processor time used."),
-    ("process_start_time_seconds", Read::Process(|process| process.start_s), "When the process started, in Unix time."),
-    ("process_uptime_seconds", Read::Process(|process| process.uptime_s), "How long it has run."),
+const TABLE: &[Row] = &[
+    row("database_records_written_total", Count(|t| t.written.get()),
+        "Records whose effect is committed in PostgreSQL."),
+    row("database_write_errors_total", Count(|t| t.write_errors.get()),
+        "Transactions that PostgreSQL refused or did not answer."),
+    row("database_write_duration_seconds", Seconds(|t| &t.write_seconds),
+        "One transaction, from begin to the answer to commit."),
+    row("kafka_messages_consumed_total", Count(|t| t.consumed.get()),
+        "Messages taken from Kafka, those read again after a fault included."),
+    row("kafka_consumer_errors_total", Count(|t| t.source_errors.get()),
+        "Errors of the Kafka consumer."),
+    row("application_active_workers", Level(|t| Some(t.active_writers.get())),
+        "Writer threads that are writing."),
+    row("sluicegate_records_produced_total", Count(|t| t.produced.get()),
+        "Records that this process published and Kafka acknowledged."),
+    row("sluicegate_publish_errors_total", Count(|t| t.publish_failed.get()),
+        "Records that this process could not publish."),
+    row("sluicegate_letters_total", Count(|t| t.set_aside.get()),
+        "Records set aside as letters."),
+    row("sluicegate_transactions_retried_total", Count(|t| t.retried.get()),
+        "Transactions tried again."),
+    row("sluicegate_batches_fenced_total", Count(|t| t.fenced.get()),
+        "Batches dropped because the partition had another owner."),
+    row("sluicegate_groups_written_total", Count(|t| t.groups.get()),
+        "Groups of batches committed, each one transaction."),
+    row("sluicegate_batches_waiting", Level(|t| Some(t.batches_waiting.get())),
+        "Closed batches that wait for a writer."),
+    row("sluicegate_batch_duration_seconds", Seconds(|t| &t.batch_seconds),
+        "From the first record of a batch to its receipt."),
+    row("sluicegate_lag_records", Level(known_lag),
+        "Records between the ledger and the end, over the partitions of this process whose offsets are known."),
+    row("sluicegate_group_joined", Level(|t| Some(i64::from(t.is_joined()))),
+        "1 once the consumer group has answered."),
+    row("sluicegate_partitions_assigned", Level(|t| Some(t.partitions().len() as i64)),
+        "Partitions that this process owns."),
+    row("sluicegate_partition_halted", Partition(|p| Some(i64::from(is_halted(p)))),
+        "1 while the partition is halted for a reason that a person has to look at."),
+    row("sluicegate_partition_lag_records", Partition(lag),
+        "Records between the ledger and the end of the partition."),
+    row("sluicegate_partition_ledger_offset", Partition(|p| offsets(p).0),
+        "The next offset by the ledger: everything before it is in PostgreSQL."),
+    row("sluicegate_partition_end_offset", Partition(|p| offsets(p).1),
+        "The end of the partition when the broker was last asked."),
+    row("sluicegate_partition_ahead_records", Partition(|p| Some(p.ahead.get())),
+        "Records read ahead of the ledger."),
+    row("sluicegate_dependency_up", Dependency,
+        "0 while the flow has trouble with the dependency, which is kafka or postgres."),
+    row("sluicegate_ready", Ready,
+        "1 while /health/ready answers 200."),
+    row("sluicegate_process_resident_memory_bytes", gauged(|p| p.resident_bytes),
+        "Resident memory."),
+    row("sluicegate_process_threads", gauged(|p| p.threads),
+        "Threads."),
+    row("sluicegate_process_cpu_seconds_total", counted(|p| p.cpu_seconds),
+        "Processor time, user and system."),
+    row("sluicegate_process_open_fds", gauged(|p| p.open_fds),
+        "Open file descriptors."),
+    row("sluicegate_process_max_fds", gauged(|p| p.max_fds),
+        "How many file descriptors may be open at once."),
+    row("sluicegate_process_start_time_seconds", gauged(|p| p.start_seconds),
+        "When the process started, in seconds since 1970."),
+    row("sluicegate_build_info", Build,
+        "Always 1; the version is a label."),
 ];
 
-/// What the system says of this process; zero where it does not.
-struct Process {
-    resident_bytes: f64,
-    threads: f64,
-    open_fds: f64,
-    cpu_s: f64,
-    start_s: f64,
-    uptime_s: f64,
+fn is_halted(partition: &PartitionTrack) -> bool {
+    matches!(partition.state(), PartitionState::Halted(_))
 }
 
-impl Process {
-    fn look(started: Instant) -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).unwrap_or(0.0)
+fn known_lag(track: &Track) -> Option<i64> {
+    track.partitions().iter().filter_map(|(_, partition)| lag(partition)).reduce(|sum, lag| sum + lag)
+}
+
+/// The registry, and the way to its text.
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+    pub fn new(tracks: &[Arc<Track>]) -> Metrics {
+        let descs = TABLE.iter().map(|row| {
+            let labels = row.read.labels().iter().map(ToString::to_string).collect();
+            Desc::new(row.name.into(), row.help.into(), labels, HashMap::new()).expect("a name of the table is valid")
+        });
+        let registry = Registry::new();
+        registry
+            .register(Box::new(Tracks { tracks: tracks.to_vec(), descs: descs.collect() }))
+            .expect("each name is in the table once");
+        Metrics { registry }
+    }
+
+    /// The exposition format of Prometheus.
+    pub fn text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).expect("every family has a name and a sample")
+    }
+}
+
+/// What makes samples of tracks while somebody scrapes.
+struct Tracks {
+    tracks: Vec<Arc<Track>>,
+    descs: Vec<Desc>,
+}
+
+impl Collector for Tracks {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let process = Process::look();
+        TABLE
+            .iter()
+            .map(|row| {
+                let mut family = MetricFamily::default();
+                family.set_name(row.name.into());
+                family.set_help(row.help.into());
+                family.set_field_type(row.read.kind());
+                family.set_metric(self.samples(row, &process));
+                family
+            })
+            .collect()
+    }
+}
+
+impl Tracks {
+    fn samples(&self, row: &Row, process: &Process) -> Vec<proto::Metric> {
+        let mut samples = Vec::new();
+        let mut value = |labels: &[&str], value: Option<f64>| {
+            if let Some(value) = value {
+                samples.push(sample(row, labels, value));
+            }
         };
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // Fields count from behind the name, which may hold anything; 100 ticks make a second.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: f64 = [11, 12].iter().filter_map(|index| fields.get(*index)?.parse::<f64>().ok()).sum();
-        let uptime_s = started.elapsed().as_secs_f64();
-        let now_s = std::time::UNIX_EPOCH.elapsed().map_or(0.0, |since| since.as_secs_f64());
-        Process {
-            resident_bytes: field("VmRSS:") * 1024.0,
-            threads: field("Threads:"),
-            open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64,
-            cpu_s: ticks / 100.0,
-            start_s: (now_s - uptime_s).round(),
-            uptime_s,
+        match &row.read {
+            Count(read) => self.tracks.iter().for_each(|track| value(&[&track.flow], Some(read(track) as f64))),
+            Level(read) => self.tracks.iter().for_each(|track| value(&[&track.flow], read(track).map(|n| n as f64))),
+            Partition(read) => {
+                for track in &self.tracks {
+                    for (name, partition) in track.partitions() {
+                        let labels = [&track.flow, &*name.topic, &name.id.to_string()];
+                        value(&labels, read(&partition).map(|n| n as f64));
+                    }
+                }
+            }
+            Dependency => {
+                for track in &self.tracks {
+                    for (side, name) in [(Side::Source, "kafka"), (Side::Sink, "postgres")] {
+                        value(&[&track.flow, name], Some(f64::from(u8::from(track.trouble(side).is_none()))));
+                    }
+                }
+            }
+            Ready => value(&[], Some(f64::from(u8::from(super::api::reasons(&self.tracks).is_empty())))),
+            Read::Process(_, read) => value(&[], read(process)),
+            Build => value(&[env!("CARGO_PKG_VERSION")], Some(1.0)),
+            Seconds(read) => {
+                for track in &self.tracks {
+                    let mut sample = sample(row, &[&track.flow], 0.0);
+                    sample.set_histogram(histogram(read(track)));
+                    samples.push(sample);
+                }
+            }
         }
+        samples
     }
 }
 
-pub fn text(tracks: &[Arc<Track>], started: Instant) -> String {
-    let process = Process::look(started);
-    let families: Vec<MetricFamily> = METRICS
-        .iter()
-        .map(|(name, read, help)| {
-            let mut family = MetricFamily::default();
-            family.set_name((*name).to_owned());
-            family.set_help((*help).to_owned());
-            family.set_field_type(kind(read));
-            family.set_metric(samples(read, tracks, &process));
-            family
-        })
-        // A metric without a sample yet, as of partitions before the first is assigned, is left out.
-        .filter(|family| !family.get_metric().is_empty())
-        .collect();
-    let mut text = Vec::new();
-    if let Err(error) = TextEncoder::new().encode(&families, &mut text) {
-        log::error!("metrics cannot be written: {error}");
+fn sample(row: &Row, labels: &[&str], value: f64) -> proto::Metric {
+    let pairs = row.read.labels().iter().zip(labels).map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_string());
+        pair.set_value(value.to_string());
+        pair
+    });
+    let mut sample = proto::Metric::from_label(pairs.collect());
+    if row.read.kind() == MetricType::COUNTER {
+        let mut counter = proto::Counter::default();
+        counter.set_value(value);
+        sample.set_counter(counter);
+    } else {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        sample.set_gauge(gauge);
     }
-    String::from_utf8_lossy(&text).into_owned()
+    sample
 }
 
-fn kind(read: &Read) -> MetricType {
-    match read {
-        Read::Count(_) | Read::ProcessCount(_) => MetricType::COUNTER,
-        Read::Timing(_) => MetricType::HISTOGRAM,
-        Read::Level(_) | Read::Partition(_) | Read::Dependency | Read::Process(_) | Read::Build => MetricType::GAUGE,
-    }
-}
-
-fn samples(read: &Read, tracks: &[Arc<Track>], process: &Process) -> Vec<Metric> {
-    let each = |sample: &dyn Fn(&Track) -> Metric| tracks.iter().map(|track| sample(track)).collect();
-    match read {
-        Read::Count(of) => each(&|track| counter(of(track) as f64, labels(&[("flow", &track.flow)]))),
-        Read::Level(of) => each(&|track| gauge(of(track) as f64, labels(&[("flow", &track.flow)]))),
-        Read::Timing(of) => each(&|track| histogram(of(track), labels(&[("flow", &track.flow)]))),
-        Read::Partition(of) => {
-            let of_track = |track: &Arc<Track>| {
-                let sample = |(partition, at): &(crate::record::Partition, Arc<PartitionTrack>)| {
-                    let id = partition.id.to_string();
-                    let names = [("flow", &*track.flow), ("topic", &*partition.topic), ("partition", &id)];
-                    gauge(of(at) as f64, labels(&names))
-                };
-                track.partitions().iter().map(sample).collect::<Vec<Metric>>()
-            };
-            tracks.iter().flat_map(of_track).collect()
-        }
-        Read::Dependency => {
-            let of_track = |track: &Arc<Track>| {
-                [("kafka", Side::Source), ("postgres", Side::Sink)].map(|(name, side)| {
-                    let up = track.trouble(side).is_none();
-                    gauge(f64::from(up), labels(&[("flow", &track.flow), ("dependency", name)]))
-                })
-            };
-            tracks.iter().flat_map(of_track).collect()
-        }
-        Read::Process(of) => vec![gauge(of(process), Vec::new())],
-        Read::ProcessCount(of) => vec![counter(of(process), Vec::new())],
-        Read::Build => vec![gauge(1.0, labels(&[("version", env!("CARGO_PKG_VERSION"))]))],
-    }
-}
-
-fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
-    let label = |(name, value): &(&str, &str)| {
-        let mut label = LabelPair::default();
-        label.set_name((*name).to_owned());
-        label.set_value((*value).to_owned());
-        label
-    };
-    pairs.iter().map(label).collect()
-}
-
-fn gauge(value: f64, labels: Vec<LabelPair>) -> Metric {
-    let mut gauge = Gauge::default();
-    gauge.set_value(value);
-    let mut metric = Metric::from_label(labels);
-    metric.set_gauge(gauge);
-    metric
-}
-
-fn counter(value: f64, labels: Vec<LabelPair>) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(value);
-    let mut metric = Metric::from_label(labels);
-    metric.set_counter(counter);
-    metric
-}
-
-fn histogram(timing: &Timing, labels: Vec<LabelPair>) -> Metric {
-    let bucket = |(bound, count): (f64, u64)| {
-        let mut bucket = Bucket::default();
+fn histogram(timing: &Timing) -> proto::Histogram {
+    let cumulative = timing.cumulative();
+    // A duration recorded while we read may be in its bucket and not in the count yet.
+    let count = timing.count.get().max(cumulative.last().map_or(0, |(_, count)| *count));
+    let mut histogram = proto::Histogram::default();
+    let buckets = cumulative.into_iter().map(|(bound, count)| {
+        let mut bucket = proto::Bucket::default();
         bucket.set_upper_bound(bound);
         bucket.set_cumulative_count(count);
         bucket
-    };
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(timing.cumulative().into_iter().map(bucket).collect());
-    histogram.set_sample_count(timing.count.get());
+    });
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(count);
     histogram.set_sample_sum(timing.sum_s());
-    let mut metric = Metric::from_label(labels);
-    metric.set_histogram(histogram);
-    metric
+    histogram
 }
 
-/// The table as a page.
-pub fn page() -> String {
+/// docs/METRICS.md.
+pub fn reference() -> String {
     let mut page = String::from(
-        "# Metrics\n\nWhat `GET /metrics` gives, made from the table in `src/ops/metrics.rs`.\n\n| name | type | meaning |\n| --- | --- | --- |\n",
+        "# Metrics\n\n`GET /metrics`, in the text format of Prometheus. Generated from the table in \
+         `src/ops/metrics.rs`; `UPDATE_EXPECT=1 cargo test --lib ops::metrics` writes it again.\n\n\
+         Counters count from the start of the process; `/reset-tracking` does not touch them. A value that is not \
+         known has no sample.\n\n| name | type | labels | meaning |\n| --- | --- | --- | --- |\n",
     );
-    for (name, read, help) in &METRICS {
-        let kind = format!("{:?}", kind(read)).to_lowercase();
-        page.push_str(&format!("| `{name}` | {kind} | {help} |\n"));
+    for row in TABLE {
+        let kind = match row.read.kind() {
+            MetricType::COUNTER => "counter",
+            MetricType::HISTOGRAM => "histogram",
+            _ => "gauge",
+        };
+        page += &format!("| `{}` | {kind} | {} | {} |\n", row.name, row.read.labels().join(", "), row.help);
     }
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_page_in_docs_is_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METRICS.md");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(path).unwrap_or_default() == reference(),
+            "docs/METRICS.md is not the table: UPDATE_EXPECT=1 cargo test --lib ops::metrics"
+        );
+    }
+
+    #[test]
+    fn names_say_counter_or_unit() {
+        for row in TABLE {
+            assert_eq!(row.read.kind() == MetricType::COUNTER, row.name.ends_with("_total"), "{}", row.name);
+            assert_eq!(
+                row.read.kind() == MetricType::HISTOGRAM,
+                row.name.ends_with("_duration_seconds"),
+                "{}",
+                row.name
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_has_no_sample() {
+        let track = Track::new("status");
+        let metrics = Metrics::new(std::slice::from_ref(&track));
+        let partition = track.add_partition(&crate::record::Partition::new("topic", 3));
+        let text = metrics.text();
+        assert!(!text.contains("sluicegate_partition_end_offset"), "{text}");
+        assert!(!text.contains("sluicegate_lag_records"), "{text}");
+        partition.set_state(PartitionState::Running);
+        partition.next_offset.set(5);
+        partition.end_offset.set(7);
+        let text = metrics.text();
+        assert!(text.contains("sluicegate_partition_lag_records{flow=\"status\",topic=\"topic\",partition=\"3\"} 2\n"));
+        assert!(text.contains("sluicegate_lag_records{flow=\"status\"} 2\n"));
+    }
+
+    #[test]
+    fn a_histogram_counts_what_is_over_its_last_bound() {
+        let track = Track::new("status");
+        track.write_seconds.record(Duration::from_millis(2));
+        track.write_seconds.record(Duration::from_secs(60));
+        let text = Metrics::new(&[track]).text();
+        let name = "database_write_duration_seconds";
+        for line in [
+            format!("{name}_bucket{{flow=\"status\",le=\"0.001\"}} 0\n"),
+            format!("{name}_bucket{{flow=\"status\",le=\"0.0025\"}} 1\n"),
+            format!("{name}_bucket{{flow=\"status\",le=\"30\"}} 1\n"),
+            format!("{name}_bucket{{flow=\"status\",le=\"+Inf\"}} 2\n"),
+            format!("{name}_count{{flow=\"status\"}} 2\n"),
+        ] {
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+    }
 }

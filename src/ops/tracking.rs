@@ -1,32 +1,34 @@
-//! Progress of each flow since the last reset: counts, rates, lag. The tracks only grow; a reset remembers
-//! where they stood.
+//! Progress of a flow since a baseline: the counters of its `Track` less what they were at the last reset, the
+//! rate over the last second, and the average since the first record. All of it is told the time; nothing in
+//! here asks a clock, and nothing in here changes a counter: those only grow.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use crate::track::{PartitionState, Track};
+use crate::track::{PartitionState, PartitionTrack, Track};
 
-/// The rate of now is taken over at least this long.
-const WINDOW: Duration = Duration::from_secs(2);
-const SAMPLES_MAX: usize = 8;
+/// The rate "now" is taken over at least this much time, or it would show batches instead of a rate.
+const WINDOW: Duration = Duration::from_secs(1);
+/// Samples nearer than this are not kept, so that a storm of requests cannot grow the ring.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
-/// Counters of a track at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    produced: u64,
-    publish_failed: u64,
-    consumed: u64,
-    written: u64,
-    set_aside: u64,
-    retried: u64,
-    fenced: u64,
+/// The counters that a reset sets back. Read one by one while others add to them: each is right, their
+/// differences are right once the flow is idle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub produced: u64,
+    pub publish_failed: u64,
+    pub consumed: u64,
+    pub written: u64,
+    pub set_aside: u64,
+    pub retried: u64,
+    pub fenced: u64,
 }
 
 impl Counts {
-    fn of(track: &Track) -> Self {
+    pub fn of(track: &Track) -> Self {
         Counts {
             produced: track.produced.get(),
             publish_failed: track.publish_failed.get(),
@@ -38,199 +40,338 @@ impl Counts {
         }
     }
 
-    fn since(self, base: Counts) -> Self {
+    fn since(&self, base: &Counts) -> Counts {
         Counts {
-            produced: self.produced - base.produced,
-            publish_failed: self.publish_failed - base.publish_failed,
-            consumed: self.consumed - base.consumed,
-            written: self.written - base.written,
-            set_aside: self.set_aside - base.set_aside,
-            retried: self.retried - base.retried,
-            fenced: self.fenced - base.fenced,
+            produced: self.produced.saturating_sub(base.produced),
+            publish_failed: self.publish_failed.saturating_sub(base.publish_failed),
+            consumed: self.consumed.saturating_sub(base.consumed),
+            written: self.written.saturating_sub(base.written),
+            set_aside: self.set_aside.saturating_sub(base.set_aside),
+            retried: self.retried.saturating_sub(base.retried),
+            fenced: self.fenced.saturating_sub(base.fenced),
         }
+    }
+
+    /// What a record moves on its way. Retries move nothing.
+    fn moving(&self) -> [u64; 4] {
+        [self.produced, self.consumed, self.written, self.set_aside]
     }
 }
 
-/// One flow between two resets.
-struct Progress {
+/// The memory of one flow's progress.
+#[derive(Debug)]
+pub struct Progress {
     base: Counts,
-    since: Instant,
-    /// When the first and the last row since the reset were seen.
-    first: Option<Instant>,
-    last: Option<(Instant, u64)>,
-    samples: VecDeque<(Instant, u64)>,
+    base_at: SystemTime,
+    /// The newest look at the counters, whether it was kept as a sample or not.
+    seen: (Instant, Counts),
+    /// In order of time; the first is the newest one that is at least `WINDOW` old, if there is one.
+    samples: VecDeque<(Instant, Counts)>,
+    /// From the last moment before the first movement to the newest one.
+    active: Option<(Instant, Instant)>,
+}
+
+/// What `Progress` knows at one moment.
+#[derive(Debug, PartialEq)]
+pub struct Reading {
+    pub counts: Counts,
+    pub rate_now: f64,
+    pub rate_average: f64,
+    pub elapsed: Duration,
 }
 
 impl Progress {
-    fn new(base: Counts, now: Instant) -> Self {
-        Progress { base, since: now, first: None, last: None, samples: VecDeque::new() }
+    pub fn new(now: Instant, wall: SystemTime) -> Self {
+        let zero = Counts::default();
+        Progress { base: zero, base_at: wall, seen: (now, zero), samples: VecDeque::from([(now, zero)]), active: None }
     }
 
-    /// Notes how far the flow is. Called at least once a second.
-    fn sample(&mut self, now: Instant, written: u64) {
-        let before = self.last.map_or(0, |(_, written)| written);
-        if written > before {
-            self.first.get_or_insert_with(|| self.samples.back().map_or(self.since, |(at, _)| *at));
-            self.last = Some((now, written));
+    pub fn observe(&mut self, now: Instant, counts: Counts) {
+        if counts.moving() != self.seen.1.moving() {
+            self.active.get_or_insert((self.seen.0, now)).1 = now;
         }
-        self.samples.push_back((now, written));
-        while self.samples.len() > SAMPLES_MAX {
+        self.seen = (now, counts);
+        if self.samples.back().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= SAMPLE_EVERY) {
+            self.samples.push_back((now, counts));
+        }
+        while self.samples.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= WINDOW) {
             self.samples.pop_front();
         }
     }
 
-    fn rate_now(&self, now: Instant, written: u64) -> f64 {
-        let before = self.samples.iter().rev().find(|(at, _)| now.duration_since(*at) >= WINDOW);
-        let Some((at, then)) = before.or(self.samples.front()) else { return 0.0 };
-        let seconds = now.duration_since(*at).as_secs_f64();
-        if seconds > 0.0 { written.saturating_sub(*then) as f64 / seconds } else { 0.0 }
+    /// Counts from here on; answers with what was counted until here.
+    pub fn reset(&mut self, now: Instant, wall: SystemTime, counts: Counts) -> Counts {
+        let until_now = counts.since(&self.base);
+        *self = Progress {
+            base: counts,
+            base_at: wall,
+            seen: (now, counts),
+            samples: VecDeque::from([(now, counts)]),
+            active: None,
+        };
+        until_now
     }
 
-    /// Rows a second from the first row to the last one so far.
-    fn rate_average(&self) -> f64 {
-        match (self.first, self.last) {
-            (Some(first), Some((last, written))) => {
-                written as f64 / last.duration_since(first).as_secs_f64().max(0.001)
-            }
-            _ => 0.0,
-        }
-    }
-}
-
-pub struct Tracking {
-    flows: Vec<(Arc<Track>, Mutex<Progress>)>,
-}
-
-impl Tracking {
-    pub fn new(tracks: &[Arc<Track>], now: Instant) -> Self {
-        let progress = |track: &Arc<Track>| Mutex::new(Progress::new(Counts::of(track), now));
-        Tracking { flows: tracks.iter().map(|track| (track.clone(), progress(track))).collect() }
-    }
-
-    pub fn sample(&self, now: Instant) {
-        for (track, progress) in &self.flows {
-            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-            let written = Counts::of(track).since(progress.base).written;
-            progress.sample(now, written);
+    /// `idle`: there is nothing left to do, so that the time stands still at the last record.
+    pub fn read(&mut self, now: Instant, counts: Counts, idle: bool) -> Reading {
+        self.observe(now, counts);
+        let since_base = counts.since(&self.base);
+        let (window, before) = match self.samples.front() {
+            Some((at, before)) => (now.saturating_duration_since(*at).max(WINDOW), before.written),
+            None => (WINDOW, counts.written),
+        };
+        let elapsed = match self.active {
+            Some((from, to)) => (if idle { to } else { now }).saturating_duration_since(from),
+            None => Duration::ZERO,
+        };
+        Reading {
+            counts: since_base,
+            rate_now: counts.written.saturating_sub(before) as f64 / window.as_secs_f64(),
+            rate_average: if elapsed.is_zero() { 0.0 } else { since_base.written as f64 / elapsed.as_secs_f64() },
+            elapsed,
         }
     }
 
-    /// Counts from here on. What was counted so far stays in the metrics.
-    pub fn reset(&self, now: Instant) {
-        for (track, progress) in &self.flows {
-            *progress.lock().unwrap_or_else(PoisonError::into_inner) = Progress::new(Counts::of(track), now);
-        }
-    }
-
-    pub fn status(&self, now: Instant) -> Value {
-        let flows: serde_json::Map<String, Value> =
-            self.flows.iter().map(|(track, progress)| (track.flow.clone(), flow(track, progress, now))).collect();
-        json!({ "flows": flows })
+    /// Whether everything that was produced since the baseline is in the table or among the letters.
+    fn caught_up(&self, counts: &Counts) -> bool {
+        let counts = counts.since(&self.base);
+        counts.written + counts.set_aside >= counts.produced
     }
 }
 
-fn flow(track: &Track, progress: &Mutex<Progress>, now: Instant) -> Value {
-    let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-    let counts = Counts::of(track).since(progress.base);
-    progress.sample(now, counts.written);
-    let partitions = track.partitions();
-    let halted = partitions.iter().filter(|(_, at)| matches!(at.state(), PartitionState::Halted(_))).count();
-    let lag = track.lag();
-    let last_error =
-        track.last_error().map(|(at, cause)| json!({ "time": rfc3339(at), "code": cause.code, "text": cause.text }));
-    json!({
-        "produced": counts.produced,
-        "publish_failed": counts.publish_failed,
-        "consumed": counts.consumed,
-        "written": counts.written,
-        "set_aside": counts.set_aside,
-        "retried": counts.retried,
-        "fenced": counts.fenced,
-        "lag": lag,
-        "complete": lag == 0 && halted == 0 && counts.written + counts.set_aside >= counts.produced,
-        "rate_per_second": progress.rate_now(now, counts.written).round(),
-        "average_per_second": progress.rate_average().round(),
-        "elapsed_seconds": (now.duration_since(progress.since).as_secs_f64() * 1000.0).round() / 1000.0,
-        "last_error": last_error,
-        "partitions": partitions.iter().map(|(partition, at)| {
-            let (state, reason) = match at.state() {
+/// One flow, as `/tracking-status` shows it.
+#[derive(Debug, Serialize)]
+pub struct FlowStatus {
+    /// All that was produced through this process is written or set aside, and nothing is left to read.
+    pub complete: bool,
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Records between the ledger and the end of the partitions; null while one of the two is unknown.
+    pub lag: Option<i64>,
+    pub rate_per_second: Rate,
+    pub elapsed_seconds: f64,
+    pub last_error: Option<LastError>,
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// Records written a second.
+#[derive(Debug, Serialize)]
+pub struct Rate {
+    pub now: f64,
+    pub average: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct LastError {
+    pub time: String,
+    pub code: String,
+    pub text: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct PartitionStatus {
+    pub topic: String,
+    pub partition: i32,
+    pub state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub next_offset: Option<i64>,
+    pub end_offset: Option<i64>,
+    pub lag: Option<i64>,
+    pub ahead: i64,
+}
+
+/// The offsets of a partition as far as they are known: the ledger's, and the end.
+pub(super) fn offsets(partition: &PartitionTrack) -> (Option<i64>, Option<i64>) {
+    // Until the ledger has answered, the zero in the track is no offset.
+    let claimed = partition.state() != PartitionState::Claiming;
+    (claimed.then(|| partition.next_offset.get()), Some(partition.end_offset.get()).filter(|end| *end >= 0))
+}
+
+/// The lag of a partition, if both of its ends are known.
+pub(super) fn lag(partition: &PartitionTrack) -> Option<i64> {
+    match offsets(partition) {
+        (Some(_), Some(_)) => Some(partition.lag()),
+        _ => None,
+    }
+}
+
+pub fn flow_status(track: &Track, progress: &mut Progress, now: Instant) -> FlowStatus {
+    let partitions: Vec<PartitionStatus> = track
+        .partitions()
+        .into_iter()
+        .map(|(name, partition)| {
+            let (next_offset, end_offset) = offsets(&partition);
+            let (state, reason) = match partition.state() {
                 PartitionState::Claiming => ("claiming", None),
                 PartitionState::Running => ("running", None),
                 PartitionState::Halted(cause) => ("halted", Some(cause.to_string())),
             };
-            json!({
-                "topic": &*partition.topic,
-                "partition": partition.id,
-                "state": state,
-                "reason": reason,
-                "next_offset": at.next_offset.get(),
-                "end_offset": match at.end_offset.get() { -1 => None, end => Some(end) },
-                "lag": at.lag(),
-                "ahead": at.ahead.get(),
-            })
-        }).collect::<Vec<Value>>(),
-    })
+            PartitionStatus {
+                topic: name.topic.to_string(),
+                partition: name.id,
+                state,
+                reason,
+                next_offset,
+                end_offset,
+                lag: lag(&partition),
+                ahead: partition.ahead.get(),
+            }
+        })
+        .collect();
+    let lag = if track.is_joined() { partitions.iter().map(|partition| partition.lag).sum() } else { None };
+    let counts = Counts::of(track);
+    // The end offsets are a moment old: lag alone would call a flow complete right after something was produced.
+    let complete = lag == Some(0) && progress.caught_up(&counts);
+    let reading = progress.read(now, counts, complete);
+    FlowStatus {
+        complete,
+        counts: reading.counts,
+        lag,
+        rate_per_second: Rate { now: tenths(reading.rate_now), average: tenths(reading.rate_average) },
+        elapsed_seconds: (reading.elapsed.as_secs_f64() * 1e3).round() / 1e3,
+        last_error: track.last_error().filter(|(at, _)| *at >= progress.base_at).map(|(at, cause)| LastError {
+            time: super::rfc3339(at),
+            code: cause.code.into_owned(),
+            text: cause.text,
+        }),
+        partitions,
+    }
 }
 
-/// Seconds since 1970 as a date, by the rules of the Gregorian calendar.
-fn rfc3339(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, in cycles of 400 years, so that the leap day ends the year.
-    let shifted = days + 719_468;
-    let (cycle, day) = (shifted / 146_097, shifted % 146_097);
-    let year_of_cycle = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_cycle + 400 * cycle + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day_of_month:02}T{hour:02}:{minute:02}:{second:02}Z")
+/// More digits of a rate than this are noise.
+pub(super) fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Cause;
+    use crate::record::Partition;
 
-    #[test]
-    fn a_reset_hides_what_was_counted_and_the_track_keeps_it() {
-        let (track, start) = (Track::new("status"), Instant::now());
-        let tracking = Tracking::new(std::slice::from_ref(&track), start);
-        track.written.add(500);
-        let written = |at| tracking.status(at)["flows"]["status"]["written"].clone();
-        assert_eq!(written(start + Duration::from_secs(1)), 500);
-        tracking.reset(start + Duration::from_secs(2));
-        track.written.add(3);
-        assert_eq!((written(start + Duration::from_secs(3)), track.written.get()), (json!(3), 503));
+    const TICK: Duration = Duration::from_millis(100);
+
+    fn written(n: u64) -> Counts {
+        Counts { consumed: n, written: n, ..Counts::default() }
+    }
+
+    fn start() -> (Progress, Instant) {
+        let now = Instant::now();
+        (Progress::new(now, SystemTime::now()), now)
     }
 
     #[test]
-    fn the_rate_of_now_forgets_and_the_average_does_not() {
-        let (track, start) = (Track::new("status"), Instant::now());
-        let tracking = Tracking::new(std::slice::from_ref(&track), start);
-        let at = |second| start + Duration::from_secs(second);
-        tracking.sample(at(0));
-        for second in 1..=4 {
-            track.written.add(1000);
-            tracking.sample(at(second));
-        }
-        let status = tracking.status(at(4));
-        assert_eq!(status["flows"]["status"]["rate_per_second"], 1000.0);
-        for second in 5..=10 {
-            tracking.sample(at(second));
-        }
-        let status = tracking.status(at(10));
-        assert_eq!(status["flows"]["status"]["rate_per_second"], 0.0);
-        assert_eq!(status["flows"]["status"]["average_per_second"], 1000.0, "until the last row, not until now");
+    fn nothing_has_no_rate_and_no_time() {
+        let (mut progress, now) = start();
+        let reading = progress.read(now + WINDOW * 9, Counts::default(), true);
+        assert_eq!(
+            reading,
+            Reading { counts: Counts::default(), rate_now: 0.0, rate_average: 0.0, elapsed: Duration::ZERO }
+        );
     }
 
     #[test]
-    fn times_are_dates() {
-        let at = |seconds| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "1970-01-01T00:00:00Z");
-        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(at(1_798_761_600), "2027-01-01T00:00:00Z");
+    fn rate_now_forgets_what_is_older_than_the_window() {
+        let (mut progress, now) = start();
+        // Ten seconds at 1,000 a second, then a standstill.
+        for tick in 0..100u32 {
+            progress.observe(now + TICK * tick, written(u64::from(tick) * 100));
+        }
+        assert_eq!(progress.read(now + TICK * 100, written(10_000), false).rate_now, 1000.0);
+        for tick in 101..=111u32 {
+            progress.observe(now + TICK * tick, written(10_000));
+        }
+        let later = progress.read(now + TICK * 112, written(10_000), false);
+        assert_eq!(later.rate_now, 0.0);
+        assert!((later.rate_average - 10_000.0 / 11.2).abs() < 0.01, "{later:?}");
+    }
+
+    #[test]
+    fn a_short_history_never_overstates_the_rate() {
+        let (mut progress, now) = start();
+        let reading = progress.read(now + Duration::from_millis(1), written(500), false);
+        assert_eq!(reading.rate_now, 500.0);
+    }
+
+    #[test]
+    fn the_average_starts_with_the_first_record_and_stands_still_when_idle() {
+        let (mut progress, now) = start();
+        progress.observe(now + WINDOW * 60, Counts::default());
+        progress.observe(now + WINDOW * 61, written(500));
+        progress.observe(now + WINDOW * 62, written(3000));
+        let idle = progress.read(now + WINDOW * 600, written(3000), true);
+        assert_eq!(idle.elapsed, WINDOW * 2);
+        assert_eq!(idle.rate_average, 1500.0);
+        let busy = progress.read(now + WINDOW * 660, written(3000), false);
+        assert_eq!(busy.elapsed, WINDOW * 600);
+    }
+
+    #[test]
+    fn retries_are_no_movement() {
+        let (mut progress, now) = start();
+        progress.observe(now + WINDOW, Counts { retried: 7, ..Counts::default() });
+        assert_eq!(
+            progress.read(now + WINDOW * 2, Counts { retried: 7, ..Counts::default() }, false).elapsed,
+            Duration::ZERO
+        );
+    }
+
+    #[test]
+    fn reset_answers_with_the_past_and_counts_from_zero() {
+        let (mut progress, now) = start();
+        progress.observe(now + WINDOW, written(1000));
+        assert_eq!(progress.reset(now + WINDOW * 2, SystemTime::now(), written(1500)), written(1500));
+        let reading = progress.read(now + WINDOW * 3, written(1500), true);
+        assert_eq!((reading.counts, reading.rate_now, reading.elapsed), (Counts::default(), 0.0, Duration::ZERO));
+        let reading = progress.read(now + WINDOW * 4, written(1700), false);
+        assert_eq!((reading.counts, reading.rate_now), (written(200), 200.0));
+        assert_eq!(progress.reset(now + WINDOW * 5, SystemTime::now(), written(1700)), written(200));
+    }
+
+    #[test]
+    fn a_storm_of_looks_keeps_the_ring_small() {
+        let (mut progress, now) = start();
+        for micros in 0..100_000u64 {
+            progress.observe(now + Duration::from_micros(micros * 50), written(micros));
+        }
+        assert!(progress.samples.len() <= 13, "{}", progress.samples.len());
+        // 20,000 looks a second, one record each.
+        let rate = progress.read(now + Duration::from_secs(5), written(100_000), false).rate_now;
+        assert!((rate - 20_000.0).abs() < 100.0, "{rate}");
+    }
+
+    #[test]
+    fn complete_needs_the_group_the_offsets_and_every_produced_record() {
+        let track = Track::new("status");
+        let (mut progress, now) = start();
+        let mut complete = || flow_status(&track, &mut progress, now).complete;
+        assert!(!complete(), "the group has not answered");
+        let partition = track.add_partition(&Partition::new("topic", 0));
+        assert!(!complete(), "the ledger has not answered");
+        partition.set_state(PartitionState::Running);
+        assert!(!complete(), "the end is unknown");
+        partition.end_offset.set(0);
+        assert!(complete());
+        track.produced.add(3);
+        assert!(!complete(), "produced, and the end offset does not know yet");
+        partition.end_offset.set(3);
+        track.consumed.add(3);
+        track.written.add(2);
+        partition.next_offset.set(2);
+        assert!(!complete());
+        track.set_aside.add(1);
+        partition.next_offset.set(3);
+        assert!(complete());
+    }
+
+    #[test]
+    fn an_error_before_the_baseline_is_not_shown() {
+        let track = Track::new("status");
+        let (mut progress, now) = start();
+        track.failed(&Cause::new("53300", "too many connections"));
+        assert_eq!(flow_status(&track, &mut progress, now).last_error.unwrap().code, "53300");
+        progress.reset(now, SystemTime::now() + WINDOW, Counts::of(&track));
+        assert!(flow_status(&track, &mut progress, now).last_error.is_none());
     }
 }

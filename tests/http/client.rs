@@ -1,0 +1,115 @@
+//! The smallest client that reads answers strictly.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How long a test waits for what must come; nothing is measured by it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        let value = found.next().map(|(_, value)| value.as_str());
+        assert!(found.next().is_none(), "{name} is there twice");
+        value
+    }
+
+    pub fn json(&self) -> Value {
+        assert_eq!(self.header("Content-Type"), Some("application/json"));
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// The code of an error, once it has all that an error has.
+    pub fn error(&self) -> String {
+        let error = &self.json()["error"];
+        for part in ["code", "message", "cure"] {
+            assert!(error[part].as_str().is_some_and(|text| !text.is_empty()), "{part} in {}", self.body);
+        }
+        error["code"].as_str().unwrap().to_string()
+    }
+}
+
+/// A connection that is kept.
+pub struct Connection {
+    reader: BufReader<TcpStream>,
+}
+
+impl Connection {
+    pub fn open(addr: SocketAddr) -> Connection {
+        let stream = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Connection { reader: BufReader::new(stream) }
+    }
+
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.reader.get_mut().write_all(bytes.as_ref()).unwrap();
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    pub fn read(&mut self, to_head: bool) -> Response {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).unwrap();
+        let status = line.strip_prefix("HTTP/1.1 ").unwrap_or_else(|| panic!("status line {line:?}"));
+        let status = status[..3].parse().unwrap();
+        let mut headers = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.reader.read_line(&mut line).unwrap();
+            match line.strip_suffix("\r\n").unwrap().split_once(": ") {
+                Some((name, value)) => headers.push((name.to_string(), value.to_string())),
+                None => break assert_eq!(line, "\r\n"),
+            }
+        }
+        let mut response = Response { status, headers, body: String::new() };
+        let length: usize = response.header("Content-Length").expect("a length").parse().unwrap();
+        if !to_head {
+            let mut body = vec![0; length];
+            self.reader.read_exact(&mut body).unwrap();
+            response.body = String::from_utf8(body).unwrap();
+        }
+        response
+    }
+
+    pub fn ask(&mut self, method: &str, target: &str) -> Response {
+        self.write(format!("{method} {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        self.read(method == "HEAD")
+    }
+
+    /// The status, if the connection lives that long.
+    pub fn try_status(mut self, request: &str) -> Option<u16> {
+        self.reader.get_mut().write_all(request.as_bytes()).ok()?;
+        let mut line = String::new();
+        self.reader.read_line(&mut line).ok()?;
+        line.get(9..12)?.parse().ok()
+    }
+
+    /// True when the server has ended the connection, and said nothing more before.
+    pub fn is_over(&mut self) -> bool {
+        let mut rest = Vec::new();
+        self.reader.read_to_end(&mut rest).is_ok() && rest.is_empty()
+    }
+}
+
+pub fn ask(addr: SocketAddr, method: &str, target: &str) -> Response {
+    Connection::open(addr).ask(method, target)
+}
+
+pub fn get(addr: SocketAddr, target: &str) -> Response {
+    ask(addr, "GET", target)
+}
+
+pub fn post(addr: SocketAddr, target: &str) -> Response {
+    ask(addr, "POST", target)
+}
