@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
-use crate::fault::Cause;
+use crate::fault::Failure;
 use crate::{ops, produce, run};
 
 pub mod check;
@@ -56,20 +56,6 @@ enum Verb {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
     },
-}
-
-/// Why a verb did not do its work.
-pub enum Failure {
-    /// What the user wrote.
-    Refused(String),
-    /// What the world did.
-    Failed(String),
-}
-
-impl From<Cause> for Failure {
-    fn from(cause: Cause) -> Self {
-        Failure::Failed(cause.to_string())
-    }
 }
 
 /// Where the configuration is. Before or after the verb.

@@ -67,3 +67,17 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+/// Why a verb did not do its work.
+pub enum Failure {
+    /// What the user wrote.
+    Refused(String),
+    /// What the world did.
+    Failed(String),
+}
+
+impl From<Cause> for Failure {
+    fn from(cause: Cause) -> Self {
+        Failure::Failed(cause.to_string())
+    }
+}

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::Failure;
 use crate::config::{self, Config};
-use crate::fault::Fault;
+use crate::fault::{Failure, Fault};
 use crate::flow;
 use crate::kafka::Producer;
 use crate::ops::{Sent, TestData};

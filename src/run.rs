@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::cli::Failure;
 use crate::config::{self, Config};
 use crate::engine::{self, Backoff, Clock, Policy, Stop, Stopper, Thread};
-use crate::fault::Cause;
+use crate::fault::{Cause, Failure};
 use crate::flow::{self, Apply, Flow, Visit};
 use crate::kafka::admin::{Made, create_topic};
 use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Start};

@@ -249,10 +249,6 @@ impl Track {
         let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
         partitions.iter().map(|(partition, track)| (partition.clone(), track.clone())).collect()
     }
-
-    pub fn lag(&self) -> i64 {
-        self.partitions().iter().map(|(_, track)| track.lag()).sum()
-    }
 }
 
 /// A panic elsewhere ends the process anyway; until then numbers may still be read.

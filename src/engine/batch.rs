@@ -1,11 +1,14 @@
 //! What travels from a partition thread to a writer and back: rows of one partition with the span of
-//! offsets that they cover, and the letters of records that became no row.
+//! offsets that they cover, the letters of records that became no row, and the notes that come back.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
+
+use super::Outcome;
 use crate::fault::{Cause, Fault};
 use crate::record::{Partition, Record};
 
@@ -171,3 +174,28 @@ impl<R: Rows> Batch<R> {
         self.letters.push(letter);
     }
 }
+
+/// A batch on its way, with the inbox that waits for its receipt.
+pub(super) struct Job<R> {
+    pub batch: Batch<R>,
+    pub reply: Sender<Note<R>>,
+}
+
+/// What comes into the inbox of a partition thread.
+pub(super) enum Note<R> {
+    Receipt(Receipt<R>),
+    /// Write what you have, if that can be done by then, and end.
+    Finish {
+        by: Duration,
+    },
+    /// End at once: somebody else may own the partition.
+    Drop,
+}
+
+pub(super) struct Receipt<R> {
+    pub batch: Batch<R>,
+    pub outcome: Outcome,
+}
+
+/// One receipt can be on its way, and one order of each kind.
+pub(super) const INBOX_NOTES_MAX: usize = 4;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use super::partition::{End, INBOX_NOTES_MAX, Note, PartitionThread};
-use super::writer::Job;
+use super::batch::{INBOX_NOTES_MAX, Job, Note};
+use super::partition::{End, PartitionThread};
 use super::{Backoff, Batch, Claim, Clock, Event, Policy, Sink, Source, Stop, Thread, Wanted};
 use crate::fault::{Cause, Fault};
 use crate::record::Partition;

@@ -8,29 +8,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
-use super::writer::Job;
+use super::batch::{Job, Note, Receipt};
 use super::{Batch, Clock, Lane, Outcome, Policy, Rows, Sink, Thread};
 use crate::fault::{Cause, Fault};
 use crate::track::{PartitionTrack, Side, Track};
-
-/// What comes into the inbox of a partition thread.
-pub(super) enum Note<R> {
-    Receipt(Receipt<R>),
-    /// Write what you have, if that can be done by then, and end.
-    Finish {
-        by: Duration,
-    },
-    /// End at once: somebody else may own the partition.
-    Drop,
-}
-
-pub(super) struct Receipt<R> {
-    pub batch: Batch<R>,
-    pub outcome: Outcome,
-}
-
-/// One receipt can be on its way, and one order of each kind.
-pub(super) const INBOX_NOTES_MAX: usize = 4;
 
 /// Why a partition thread ended.
 pub(super) enum End {

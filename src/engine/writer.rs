@@ -7,15 +7,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::partition::{Note, Receipt};
+use super::batch::{Job, Note, Receipt};
 use super::{Backoff, Batch, Clock, Outcome, Policy, Rows, Sink, Stop, Thread};
 use crate::track::{Side, Track};
-
-/// A batch on its way, with the inbox that waits for its receipt.
-pub(super) struct Job<R> {
-    pub batch: Batch<R>,
-    pub reply: Sender<Note<R>>,
-}
 
 pub(super) struct Writer<S: Sink> {
     pub batches: Receiver<Job<S::Rows>>,
