@@ -44,7 +44,8 @@ struct Inner {
     logs: Vec<Vec<Entry>>,
     members: BTreeMap<u64, Member>,
     rebalancing: bool,
-    committed: BTreeMap<i32, i64>,
+    /// The highest offset that the ledger ever had: no more may be told to the group.
+    applied: BTreeMap<i32, i64>,
 }
 
 pub struct Broker {
@@ -87,8 +88,10 @@ impl Broker {
         self.world.changed();
     }
 
-    pub fn committed(&self) -> BTreeMap<i32, i64> {
-        self.lock().committed.clone()
+    pub fn applied(&self, partition: i32, next: i64) {
+        let mut inner = self.lock();
+        let highest = inner.applied.entry(partition).or_default();
+        *highest = (*highest).max(next);
     }
 
     pub fn join(&self, member: u64) {
@@ -227,8 +230,12 @@ impl Source for SimSource {
     }
 
     fn commit(&mut self, next: &[(Partition, i64)]) {
-        let mut inner = self.broker.lock();
-        inner.committed.extend(next.iter().map(|(partition, offset)| (partition.id, *offset)));
+        let inner = self.broker.lock();
+        for (partition, offset) in next {
+            if inner.applied.get(&partition.id).is_none_or(|applied| offset > applied) {
+                self.broker.world.fail(format!("{partition}: {offset} told to the group before it was applied"));
+            }
+        }
     }
 
     fn ends(&mut self, partitions: &[Partition]) -> Result<Vec<i64>, Fault> {

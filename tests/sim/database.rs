@@ -52,7 +52,6 @@ struct Inner {
     locks: BTreeMap<i32, u64>,
     transactions: u64,
     down_until: Duration,
-    highest: BTreeMap<i32, i64>,
 }
 
 pub struct Database {
@@ -85,11 +84,6 @@ impl Database {
 
     pub fn next_offset(&self, partition: i32) -> i64 {
         self.lock().tables.ledger.get(&partition).map_or(0, |(next, _)| *next)
-    }
-
-    /// The highest offset that the ledger ever had.
-    pub fn highest(&self, partition: i32) -> i64 {
-        self.lock().highest.get(&partition).copied().unwrap_or(0)
     }
 
     pub fn go_down(&self, pause: Duration) {
@@ -304,12 +298,11 @@ impl Sink for SimSink {
                 database.coverage.hit("refused");
                 Outcome::Refused(refused)
             } else {
-                let Inner { tables, highest, .. } = &mut *inner;
+                let tables = &mut inner.tables;
                 tables.ledger.insert(id, (batch.next, epoch));
                 tables.rows.entry(id).or_default().extend(batch.rows.0.iter().map(|(offset, _)| offset));
                 tables.letters.entry(id).or_default().extend(batch.letters.iter().map(|letter| letter.offset));
-                let highest = highest.entry(id).or_default();
-                *highest = (*highest).max(batch.next);
+                database.broker.applied(id, batch.next);
                 database.check(tables, id);
                 Outcome::Written
             });
