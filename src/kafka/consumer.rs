@@ -79,7 +79,10 @@ impl ClientContext for GroupContext {
 impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
         if self.closing.load(Ordering::Acquire) {
-            let _ = consumer.unassign();
+            let _ = match kind {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => consumer.assign(&TopicPartitionList::new()),
+                _ => consumer.unassign(),
+            };
             return;
         }
         let partitions = list.elements().iter().map(|at| Partition::new(at.topic(), at.partition())).collect();
@@ -145,8 +148,9 @@ fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
         .set("session.timeout.ms", config.session_timeout_ms.to_string())
         .set("heartbeat.interval.ms", (config.session_timeout_ms / 3).clamp(100, 3_000).to_string())
         .set("isolation.level", "read_committed")
-        // Partition threads may wait for PostgreSQL as long as it takes; intake polls all the while.
-        .set("max.poll.interval.ms", (86_400_000).to_string())
+        // Intake polls all the while, however long PostgreSQL takes. This is also how long the group waits in a
+        // rebalance for a member that does not answer.
+        .set("max.poll.interval.ms", "300000")
         .set("queued.max.messages.kbytes", queue_kb.to_string())
         // Small messages cost the client far more than their bytes: this, not the bytes, bounds its memory then.
         .set("queued.min.messages", "2500")
@@ -288,6 +292,8 @@ impl Source for Consumer {
         let (done, left) = crossbeam_channel::bounded::<()>(0);
         let leave = move || {
             self.consumer.context().closing.store(true, Ordering::Release);
+            // An assignment that was never answered keeps the client from leaving; only a list answers it.
+            let _ = self.consumer.assign(&TopicPartitionList::new());
             let _ = self.consumer.unassign();
             drop(self.consumer);
             drop(done);

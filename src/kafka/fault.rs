@@ -20,7 +20,12 @@ pub fn of(code: Code, about: &str) -> Fault {
         Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
             Fault::retry(slug, format!("{about}: {code}: grant this user the right, nothing else is needed"))
         }
-        Code::Fatal | Code::UnsupportedForMessageFormat => Fault::stop(slug, format!("{about}: {code}")),
+        // The client skips what it cannot read and goes on behind it: to go on here would lose that.
+        Code::BadMessage
+        | Code::BadCompression
+        | Code::InvalidMessage
+        | Code::Fatal
+        | Code::UnsupportedForMessageFormat => Fault::stop(slug, format!("{about}: {code}")),
         _ => Fault::retry(slug, format!("{about}: {code}")),
     }
 }
@@ -44,7 +49,7 @@ mod tests {
         for code in [Code::BrokerTransportFailure, Code::AllBrokersDown, Code::UnknownTopicOrPartition] {
             assert!(matches!(of(code, "t/0"), Fault::Retry(_)), "{code:?}");
         }
-        for code in [Code::AutoOffsetReset, Code::OffsetOutOfRange, Code::Fatal] {
+        for code in [Code::AutoOffsetReset, Code::OffsetOutOfRange, Code::BadMessage, Code::Fatal] {
             assert!(matches!(of(code, "t/0"), Fault::Stop(_)), "{code:?}");
         }
     }
