@@ -353,3 +353,25 @@ fn a_writer_knows_the_unit_of_its_time() {
     };
     assert_eq!(row("micros", 1_700_000_000_000_000), row("millis", 1_700_000_000_000));
 }
+
+#[test]
+fn a_configured_writer_wins_over_the_reader_where_their_fingerprints_are_one() {
+    let micros = READER.replace("timestamp-millis", "timestamp-micros");
+    let schema = Schema::parse_str(&micros).expect("a schema");
+    let fingerprint = schema.fingerprint::<apache_avro::rabin::Rabin>().bytes;
+    assert_eq!(
+        fingerprint,
+        Schema::parse_str(READER).expect("a schema").fingerprint::<apache_avro::rabin::Rabin>().bytes
+    );
+    let record = Value::Record(vec![
+        ("at".into(), Value::TimestampMicros(1_700_000_000_000_000)),
+        ("note".into(), Value::Union(0, Box::new(Value::Null))),
+        ("word".into(), Value::String("x".into())),
+        ("number".into(), Value::Union(0, Box::new(Value::Null))),
+        ("extra".into(), Value::Int(1)),
+    ]);
+    let framed = [&[0xc3, 0x01][..], &fingerprint, &write(&schema, record)].concat();
+    let plans = AvroPlans::new(READER, READER, &[&micros], &COLUMNS).expect("plans");
+    let row = transcode(&plans, &framed).expect("a row");
+    assert_eq!(row[0], Some((1_700_000_000_000_000i64 - 946_684_800_000_000).to_be_bytes().to_vec()));
+}

@@ -40,7 +40,9 @@ impl AvroPlans {
     pub fn new(reader: &str, raw: &str, others: &[&str], columns: &'static [Column]) -> Result<Self, Cause> {
         let reader = parse(reader)?;
         let mut by_fingerprint = HashMap::new();
-        for writer in others.iter().map(|text| parse(text)).chain([parse(raw), Ok(reader.clone())]) {
+        // Fingerprints leave out logical types: a writer that names another unit of time can have the reader's. What
+        // was configured comes last and wins.
+        for writer in [Ok(reader.clone()), parse(raw)].into_iter().chain(others.iter().map(|text| parse(text))) {
             let writer = writer?;
             by_fingerprint.insert(fingerprint(&writer), Plan::compile(&reader, &writer, columns)?);
         }

@@ -138,10 +138,10 @@ impl<'a> Reader<'a> {
                 return Ok(());
             }
             if count < 0 {
-                self.bytes()?;
-                continue;
+                // The size is a hint for readers that trust it; the items say the same.
+                self.long()?;
             }
-            for _ in 0..count {
+            for _ in 0..count.unsigned_abs() {
                 let before = self.rest.len();
                 for part in item {
                     self.skip_at(part, named, depth + 1)?;
