@@ -198,7 +198,7 @@ fn expected(value: &Value) -> Result<Vec<Option<Vec<u8>>>, &'static str> {
         Value::TimestampMillis(ms) => ms,
         other => panic!("{other:?}"),
     };
-    let us = ms.checked_mul(1000).and_then(|us| us.checked_sub(946_684_800_000_000));
+    let us = ms.checked_sub(946_684_800_000).and_then(|ms| ms.checked_mul(1000));
     let us =
         us.filter(|us| (-211_813_488_000_000_000..9_223_371_331_200_000_000).contains(us)).ok_or("timestamp.range")?;
     let text = |value: Value, chars_max: usize| match value {

@@ -2,29 +2,28 @@
 //! The header and trailer of a stream are added when rows are written, so that buffers can be joined.
 
 use crate::engine::Rows;
-use crate::fault::Fault;
 
 /// Signature, flags and extension length: the 19 bytes that open every binary COPY stream.
 pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// The field count of -1 that closes it.
 pub const TRAILER: &[u8] = &(-1i16).to_be_bytes();
 
-/// Encoded rows one after the other, with the end of each.
+/// Encoded rows one after the other. Where each ends, the format itself says.
 #[derive(Default, Debug, Clone)]
 pub struct CopyRows {
     bytes: Vec<u8>,
-    ends: Vec<usize>,
+    rows: usize,
 }
 
 impl CopyRows {
     /// Appends one row. When `fill` fails, what it had written is taken back and the row does not exist.
-    #[inline]
-    pub fn row(&mut self, columns: i16, fill: impl FnOnce(&mut Vec<u8>) -> Result<(), Fault>) -> Result<(), Fault> {
+    #[inline(always)]
+    pub fn row<E>(&mut self, columns: i16, fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&columns.to_be_bytes());
         match fill(&mut self.bytes) {
             Ok(()) => {
-                self.ends.push(self.bytes.len());
+                self.rows += 1;
                 Ok(())
             }
             Err(fault) => {
@@ -38,11 +37,18 @@ impl CopyRows {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// Where the row ends that starts at `start`: a count of fields, then each with its length, -1 for null.
+    fn row_end(&self, start: usize) -> usize {
+        let word = |at: usize| i32::from_be_bytes([0, 1, 2, 3].map(|byte| self.bytes[at + byte]));
+        let fields = i16::from_be_bytes([self.bytes[start], self.bytes[start + 1]]);
+        (0..fields).fold(start + 2, |at, _| at + 4 + usize::try_from(word(at)).unwrap_or(0))
+    }
 }
 
 impl Rows for CopyRows {
     fn len(&self) -> usize {
-        self.ends.len()
+        self.rows
     }
 
     fn bytes(&self) -> usize {
@@ -51,12 +57,12 @@ impl Rows for CopyRows {
 
     fn clear(&mut self) {
         self.bytes.clear();
-        self.ends.clear();
+        self.rows = 0;
     }
 
     fn part(&self, rows: std::ops::Range<usize>) -> Self {
-        let start_of = |row: usize| if row == 0 { 0 } else { self.ends[row - 1] };
-        let (from, to) = (start_of(rows.start), start_of(rows.end));
-        CopyRows { bytes: self.bytes[from..to].to_vec(), ends: self.ends[rows].iter().map(|end| end - from).collect() }
+        let from = (0..rows.start).fold(0, |at, _| self.row_end(at));
+        let to = rows.clone().fold(from, |at, _| self.row_end(at));
+        CopyRows { bytes: self.bytes[from..to].to_vec(), rows: rows.len() }
     }
 }

@@ -21,6 +21,9 @@ use crate::pg::copy::CopyRows;
 const SINGLE_OBJECT_MARK: [u8; 2] = [0xc3, 0x01];
 const SINGLE_OBJECT_HEADER_BYTES: usize = 10;
 
+/// On the way from a byte to a row. A boxed fault leaves room for the value in two registers.
+type Decoded<T> = Result<T, Box<Fault>>;
+
 /// What every known writer schema means for one set of columns.
 pub struct AvroPlans {
     /// For a datum that comes without a word about its schema.

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use apache_avro::Schema;
 use apache_avro::schema::{InnerDecimalSchema, Name, RecordField, RecordSchema, UuidSchema};
 
-use super::column::{Column, Value};
+use super::Decoded;
+use super::column::{Column, Kind, TEXT_CHARS_MAX};
 use super::wire::{Reader, Wire};
 use crate::fault::{Cause, Fault};
 use crate::pg::copy::CopyRows;
@@ -28,25 +29,42 @@ pub(super) struct Plan {
 /// What to do with the writer's next field.
 enum Step {
     Skip(Wire),
-    Fill { column: usize, read: Read },
+    Fill(Cell),
 }
 
-/// How a value that fills a column is read.
+/// How a column is filled from a value of the writer's.
+struct Cell {
+    column: &'static Column,
+    /// Where the column stands in the row.
+    place: usize,
+    read: Read,
+    /// For stepping over the value.
+    wire: Wire,
+}
+
 enum Read {
-    Leaf(Leaf),
+    Plain(Move),
+    /// The union that most optional fields are: null on one of two branches.
+    Optional {
+        null_branch: usize,
+        plain: Move,
+    },
     /// By the writer's branch; none where the reader has no place for it.
-    Union(Vec<Option<Leaf>>),
+    Union(Vec<Option<Move>>),
 }
 
+/// One writer's type going into one kind of column: a step of the hot path is one of these and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaf {
+enum Move {
     Null,
-    Int,
-    Long,
-    IntAsTimestampMs,
-    TimestampMs,
-    TimestampUs,
-    Text,
+    IntToInt4,
+    IntToInt8,
+    IntToTimestampMs,
+    LongToInt4,
+    LongToInt8,
+    LongToTimestampMs,
+    LongToTimestampUs,
+    Text { chars_max: usize },
 }
 
 fn unfit(text: String) -> Cause {
@@ -68,10 +86,11 @@ impl Plan {
             let wire = shapes.of(&field.schema)?;
             let target = columns.iter().position(|column| reads(reader, column, writer, field));
             steps.push(match target {
-                Some(column) if !filled[column] => {
-                    filled[column] = true;
-                    let theirs = reader_field(reader, &columns[column])?;
-                    Step::Fill { column, read: Read::compile(&field.schema, &theirs.schema, &columns[column])? }
+                Some(place) if !filled[place] => {
+                    filled[place] = true;
+                    let column = &columns[place];
+                    let read = Read::compile(&field.schema, &reader_field(reader, column)?.schema, column)?;
+                    Step::Fill(Cell { column, place, read, wire })
                 }
                 _ => Step::Skip(wire),
             });
@@ -82,51 +101,53 @@ impl Plan {
             .map(|(column, filled)| if *filled { Ok(None) } else { default_of(reader, column).map(Some) })
             .collect::<Result<Vec<Option<Vec<u8>>>, Cause>>()?;
         let order = steps.iter().filter_map(|step| match step {
-            Step::Fill { column, .. } => Some(*column),
+            Step::Fill(cell) => Some(cell.place),
             Step::Skip(_) => None,
         });
         let in_order = order.eq(0..columns.len());
         Ok(Plan { columns, steps, in_order, defaults, named: shapes.named })
     }
 
-    #[inline]
     pub fn transcode(&self, datum: &[u8], rows: &mut CopyRows) -> Result<(), Fault> {
-        rows.row(self.columns.len() as i16, |out| {
-            let mut reader = Reader::new(datum);
-            match self.in_order {
-                true => self.straight(&mut reader, out)?,
-                false => self.reordered(&mut reader, out)?,
-            }
-            reader.finish()
-        })
+        let fill = |out: &mut Vec<u8>| match self.in_order {
+            true => self.straight(datum, out),
+            false => self.reordered(datum, out),
+        };
+        rows.row(self.columns.len() as i16, fill).map_err(|fault| *fault)
     }
 
-    #[inline]
-    fn straight(&self, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+    #[inline(always)]
+    fn straight(&self, datum: &[u8], out: &mut Vec<u8>) -> Decoded<()> {
+        let mut reader = Reader::new(datum);
         for step in &self.steps {
             match step {
+                Step::Fill(cell) => cell.fill(&mut reader, out)?,
                 Step::Skip(wire) => reader.skip(wire, &self.named)?,
-                Step::Fill { column, read } => {
-                    let column = &self.columns[*column];
-                    column.put(read.value(reader, column)?, out)?;
+            }
+        }
+        reader.finish()
+    }
+
+    /// Finds where each value starts, then fills the columns in their own order.
+    #[inline(never)]
+    fn reordered(&self, datum: &[u8], out: &mut Vec<u8>) -> Decoded<()> {
+        let mut reader = Reader::new(datum);
+        let mut found: [Option<(&Cell, Reader<'_>)>; COLUMNS_MAX] = [const { None }; COLUMNS_MAX];
+        for step in &self.steps {
+            let wire = match step {
+                Step::Fill(cell) => {
+                    found[cell.place] = Some((cell, reader.clone()));
+                    &cell.wire
                 }
-            }
+                Step::Skip(wire) => wire,
+            };
+            reader.skip(wire, &self.named)?;
         }
-        Ok(())
-    }
-
-    fn reordered(&self, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let mut values = [Value::Null; COLUMNS_MAX];
-        for step in &self.steps {
-            match step {
-                Step::Skip(wire) => reader.skip(wire, &self.named)?,
-                Step::Fill { column, read } => values[*column] = read.value(reader, &self.columns[*column])?,
-            }
-        }
-        for ((column, value), default) in self.columns.iter().zip(values).zip(&self.defaults) {
-            match default {
-                Some(field) => out.extend_from_slice(field),
-                None => column.put(value, out)?,
+        reader.finish()?;
+        for (found, default) in found.iter_mut().zip(&self.defaults) {
+            match (found, default) {
+                (Some((cell, reader)), _) => cell.fill(reader, out)?,
+                (None, default) => out.extend_from_slice(default.as_deref().unwrap_or_default()),
             }
         }
         Ok(())
@@ -157,47 +178,75 @@ fn default_of(reader: &RecordSchema, column: &Column) -> Result<Vec<u8>, Cause> 
         Schema::Union(union) => union.variants().first().unwrap_or(&Schema::Null),
         plain => plain,
     };
-    let value = match (leaf_of(schema), default) {
-        (Some(Leaf::Null), serde_json::Value::Null) => Some(Value::Null),
-        (Some(Leaf::Int | Leaf::Long), number) => number.as_i64().map(Value::Long),
-        (Some(Leaf::TimestampMs), number) => number.as_i64().map(Value::TimestampMs),
-        (Some(Leaf::TimestampUs), number) => number.as_i64().map(Value::TimestampUs),
-        (Some(Leaf::Text), serde_json::Value::String(text)) => Some(Value::Text(text.as_bytes())),
-        _ => None,
-    };
     let mut out = Vec::new();
-    let value = value.ok_or_else(|| unfit(format!("the default of field {} does not fit its type", column.field)))?;
-    column.accepts(value)?;
-    column.put(value, &mut out).map_err(Fault::into_cause)?;
+    let put = match (Move::plan(schema, schema, column.kind), default) {
+        (Some(Move::Null), serde_json::Value::Null) => column.put_null(&mut out),
+        (Some(Move::Text { chars_max }), serde_json::Value::String(text)) => {
+            column.put_text(text.as_bytes(), chars_max, &mut out)
+        }
+        (Some(plain), serde_json::Value::Number(number)) => match (plain, number.as_i64()) {
+            (Move::IntToInt4 | Move::LongToInt4, Some(value)) => column.put_int4(value, &mut out),
+            (Move::IntToInt8 | Move::LongToInt8, Some(value)) => column.put_int8(value, &mut out),
+            (Move::LongToTimestampMs, Some(value)) => column.put_timestamp_ms(value, &mut out),
+            (Move::LongToTimestampUs, Some(value)) => column.put_timestamp_us(value, &mut out),
+            _ => return Err(default_unfit(column)),
+        },
+        _ => return Err(default_unfit(column)),
+    };
+    put.map_err(|fault| fault.into_cause())?;
     Ok(out)
 }
 
-/// A type that a column can be filled from, as its own writer puts it.
-fn leaf_of(schema: &Schema) -> Option<Leaf> {
-    Some(match schema {
-        Schema::Null => Leaf::Null,
-        Schema::Int => Leaf::Int,
-        Schema::Long => Leaf::Long,
-        Schema::TimestampMillis | Schema::LocalTimestampMillis => Leaf::TimestampMs,
-        Schema::TimestampMicros | Schema::LocalTimestampMicros => Leaf::TimestampUs,
-        Schema::String | Schema::Bytes => Leaf::Text,
-        _ => return None,
-    })
+fn default_unfit(column: &Column) -> Cause {
+    unfit(format!("the default of field {} does not fit its type, or its column's", column.field))
 }
 
-/// The writer's type seen as the reader's, by Avro's rules of promotion. The unit of a timestamp is the
-/// writer's where it names one: it knows what it wrote.
-fn resolve(writer: &Schema, reader: &Schema) -> Option<Leaf> {
-    let (written, wanted) = (leaf_of(writer)?, leaf_of(reader)?);
-    match (written, wanted) {
-        (Leaf::Null, Leaf::Null) => Some(Leaf::Null),
-        (Leaf::Int, Leaf::Int | Leaf::Long) => Some(Leaf::Int),
-        (Leaf::Int, Leaf::TimestampMs) => Some(Leaf::IntAsTimestampMs),
-        (Leaf::Long, Leaf::Long | Leaf::TimestampMs | Leaf::TimestampUs) => Some(wanted),
-        (Leaf::TimestampMs | Leaf::TimestampUs, Leaf::TimestampMs | Leaf::TimestampUs) => Some(written),
-        (Leaf::TimestampMs | Leaf::TimestampUs, Leaf::Long) => Some(Leaf::Long),
-        (Leaf::Text, Leaf::Text) => Some(Leaf::Text),
-        _ => None,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaf {
+    Null,
+    Int,
+    Long,
+    TimestampMs,
+    TimestampUs,
+    Text,
+}
+
+impl Leaf {
+    /// A type that a column can be filled from, as its own writer puts it.
+    fn of(schema: &Schema) -> Option<Leaf> {
+        Some(match schema {
+            Schema::Null => Leaf::Null,
+            Schema::Int => Leaf::Int,
+            Schema::Long => Leaf::Long,
+            Schema::TimestampMillis | Schema::LocalTimestampMillis => Leaf::TimestampMs,
+            Schema::TimestampMicros | Schema::LocalTimestampMicros => Leaf::TimestampUs,
+            Schema::String | Schema::Bytes => Leaf::Text,
+            _ => return None,
+        })
+    }
+}
+
+impl Move {
+    /// The writer's type seen as the reader's, by Avro's rules of promotion, going into a column. The unit of a
+    /// timestamp is the writer's where it names one: it knows what it wrote.
+    fn plan(writer: &Schema, reader: &Schema, kind: Kind) -> Option<Move> {
+        let (written, wanted) = (Leaf::of(writer)?, Leaf::of(reader)?);
+        let is_time = |leaf| matches!(leaf, Leaf::TimestampMs | Leaf::TimestampUs);
+        match (written, wanted, kind) {
+            (Leaf::Null, Leaf::Null, _) => Some(Move::Null),
+            (Leaf::Int, Leaf::Int | Leaf::Long, Kind::Int4) => Some(Move::IntToInt4),
+            (Leaf::Int, Leaf::Int | Leaf::Long, Kind::Int8) => Some(Move::IntToInt8),
+            (Leaf::Int, Leaf::TimestampMs, Kind::Timestamp) => Some(Move::IntToTimestampMs),
+            (Leaf::Long, Leaf::TimestampMs, Kind::Timestamp) => Some(Move::LongToTimestampMs),
+            (Leaf::Long, Leaf::TimestampUs, Kind::Timestamp) => Some(Move::LongToTimestampUs),
+            (Leaf::TimestampMs, wanted, Kind::Timestamp) if is_time(wanted) => Some(Move::LongToTimestampMs),
+            (Leaf::TimestampUs, wanted, Kind::Timestamp) if is_time(wanted) => Some(Move::LongToTimestampUs),
+            (written, Leaf::Long, Kind::Int4) if written == Leaf::Long || is_time(written) => Some(Move::LongToInt4),
+            (written, Leaf::Long, Kind::Int8) if written == Leaf::Long || is_time(written) => Some(Move::LongToInt8),
+            (Leaf::Text, Leaf::Text, Kind::Text) => Some(Move::Text { chars_max: TEXT_CHARS_MAX }),
+            (Leaf::Text, Leaf::Text, Kind::Varchar { chars_max }) => Some(Move::Text { chars_max }),
+            _ => None,
+        }
     }
 }
 
@@ -207,62 +256,61 @@ impl Read {
             Schema::Union(union) => union.variants().iter().collect(),
             plain => vec![plain],
         };
-        let pick = |written: &Schema| wanted.iter().find_map(|wanted| resolve(written, wanted));
-        let read = match writer {
-            Schema::Union(union) => Read::Union(union.variants().iter().map(pick).collect()),
-            plain => Read::Leaf(pick(plain).ok_or_else(|| {
-                unfit(format!("field {}: the writer's type cannot be read as the reader's", column.field))
-            })?),
+        let pick = |written: &Schema| wanted.iter().find_map(|wanted| Move::plan(written, wanted, column.kind));
+        let Schema::Union(union) = writer else {
+            let plain = pick(writer).ok_or_else(|| {
+                let text = format!(
+                    "field {}: the writer's type cannot be read as the reader's, or put into the column",
+                    column.field
+                );
+                unfit(text)
+            })?;
+            return Ok(Read::Plain(plain));
         };
-        let leaves: Vec<Leaf> = match &read {
-            Read::Leaf(leaf) => vec![*leaf],
-            Read::Union(branches) => branches.iter().flatten().copied().collect(),
-        };
-        if leaves.is_empty() {
-            return Err(unfit(format!("field {}: no branch of the writer's union can be read", column.field)));
-        }
-        leaves.iter().try_for_each(|leaf| column.accepts(leaf.example()))?;
-        Ok(read)
-    }
-
-    #[inline]
-    fn value<'a>(&self, reader: &mut Reader<'a>, column: &Column) -> Result<Value<'a>, Fault> {
-        match self {
-            Read::Leaf(leaf) => leaf.value(reader),
-            Read::Union(branches) => match branches[reader.branch(branches.len())?] {
-                Some(leaf) => leaf.value(reader),
-                None => Err(Fault::reject(
-                    "avro.union_branch",
-                    format!("field {} has a type that the reader's schema has no place for", column.field),
-                )),
-            },
+        let branches: Vec<Option<Move>> = union.variants().iter().map(pick).collect();
+        match branches[..] {
+            [Some(Move::Null), Some(plain)] => Ok(Read::Optional { null_branch: 0, plain }),
+            [Some(plain), Some(Move::Null)] => Ok(Read::Optional { null_branch: 1, plain }),
+            _ if branches.iter().all(Option::is_none) => {
+                Err(unfit(format!("field {}: no branch of the writer's union can be read", column.field)))
+            }
+            _ => Ok(Read::Union(branches)),
         }
     }
 }
 
-impl Leaf {
-    #[inline]
-    fn value<'a>(self, reader: &mut Reader<'a>) -> Result<Value<'a>, Fault> {
-        Ok(match self {
-            Leaf::Null => Value::Null,
-            Leaf::Int => Value::Long(reader.int()?),
-            Leaf::Long => Value::Long(reader.long()?),
-            Leaf::IntAsTimestampMs => Value::TimestampMs(reader.int()?),
-            Leaf::TimestampMs => Value::TimestampMs(reader.long()?),
-            Leaf::TimestampUs => Value::TimestampUs(reader.long()?),
-            Leaf::Text => Value::Text(reader.bytes()?),
-        })
+impl Cell {
+    #[inline(always)]
+    fn fill(&self, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Decoded<()> {
+        let column = self.column;
+        let plain = match &self.read {
+            Read::Plain(plain) => *plain,
+            Read::Optional { null_branch, plain } => match reader.branch(2)? == *null_branch {
+                true => return column.put_null(out),
+                false => *plain,
+            },
+            Read::Union(branches) => match branches[reader.branch(branches.len())?] {
+                Some(plain) => plain,
+                None => return Err(self.no_place()),
+            },
+        };
+        match plain {
+            Move::Null => column.put_null(out),
+            Move::IntToInt4 => column.put_int4(reader.int()?, out),
+            Move::IntToInt8 => column.put_int8(reader.int()?, out),
+            Move::IntToTimestampMs => column.put_timestamp_ms(reader.int()?, out),
+            Move::LongToInt4 => column.put_int4(reader.long()?, out),
+            Move::LongToInt8 => column.put_int8(reader.long()?, out),
+            Move::LongToTimestampMs => column.put_timestamp_ms(reader.long()?, out),
+            Move::LongToTimestampUs => column.put_timestamp_us(reader.long()?, out),
+            Move::Text { chars_max } => column.put_text(reader.bytes()?, chars_max, out),
+        }
     }
 
-    /// Any value of the kind that this leaf gives.
-    fn example(self) -> Value<'static> {
-        match self {
-            Leaf::Null => Value::Null,
-            Leaf::Int | Leaf::Long => Value::Long(0),
-            Leaf::IntAsTimestampMs | Leaf::TimestampMs => Value::TimestampMs(0),
-            Leaf::TimestampUs => Value::TimestampUs(0),
-            Leaf::Text => Value::Text(b""),
-        }
+    #[cold]
+    fn no_place(&self) -> Box<Fault> {
+        let text = format!("field {} has a type that the reader's schema has no place for", self.column.field);
+        Box::new(Fault::reject("avro.union_branch", text))
     }
 }
 
@@ -311,9 +359,13 @@ impl Shapes {
             Schema::Enum(symbols) => self.name(&symbols.name, |_| Ok(Wire::Varint))?,
             Schema::Record(record) => self.name(&record.name, |shapes| {
                 let fields = record.fields.iter().map(|field| shapes.of(&field.schema));
-                Ok(Wire::Record(fields.collect::<Result<_, _>>()?))
+                let mut fields = fields.collect::<Result<Vec<Wire>, Cause>>()?;
+                // Records of nothing, many times over, would be steps that no byte of the datum pays for.
+                fields.retain(|field| !field.is_nothing());
+                Ok(if fields.is_empty() { Wire::Null } else { Wire::Record(fields) })
             })?,
             Schema::Ref { name } => match self.index_of.get(name) {
+                Some(index) if self.named[*index].is_nothing() => Wire::Null,
                 Some(index) => Wire::Named(*index),
                 None => return Err(unfit(format!("type {name} is used before it is defined"))),
             },
@@ -323,9 +375,9 @@ impl Shapes {
     /// The name is known before its shape is, so that the shape can refer to it.
     fn name(&mut self, name: &Name, shape: impl FnOnce(&mut Self) -> Result<Wire, Cause>) -> Result<Wire, Cause> {
         let index = self.named.len();
-        self.named.push(Wire::Null);
+        self.named.push(Wire::Named(index));
         self.index_of.insert(name.clone(), index);
         self.named[index] = shape(self)?;
-        Ok(Wire::Named(index))
+        Ok(if self.named[index].is_nothing() { Wire::Null } else { Wire::Named(index) })
     }
 }
