@@ -22,6 +22,8 @@ const SPARE_SESSIONS: u32 = 2;
 const HTTP_THREADS: usize = 4;
 /// Between looks at the end offsets and the ledger.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Longer than a broker takes to answer a fetch, or to choose a new leader, by far.
+const STALL_AFTER: Duration = Duration::from_secs(15);
 /// Whoever holds a partition's row longer than this while another instance claims it is taken for frozen.
 const CLAIM_LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 /// What the end of the process may take beyond the deadline for draining.
@@ -201,6 +203,7 @@ fn policy(flow: &config::Flow) -> Policy {
         writers: flow.writers,
         commit_every: flow.commit_interval,
         look_every: LOOK_EVERY,
+        stall_after: STALL_AFTER,
         revoke_grace: flow.revoke_grace,
         backoff_min: flow.backoff_min,
         backoff_max: flow.backoff_max,

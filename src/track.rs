@@ -108,6 +108,10 @@ pub struct PartitionTrack {
     pub end_offset: Level,
     /// Records read ahead of the ledger.
     pub ahead: Level,
+    /// The offset that is read next.
+    pub read_offset: Level,
+    /// 1 while the thread asks for records, 0 while it waits for a writer.
+    pub asking: Level,
 }
 
 impl PartitionTrack {
@@ -145,6 +149,8 @@ pub struct Track {
     pub retried: Counter,
     /// Batches dropped because the partition had another owner.
     pub fenced: Counter,
+    /// Partitions opened again because they gave nothing, without a cause.
+    pub stalls_repaired: Counter,
     pub source_errors: Counter,
     pub write_errors: Counter,
     /// Groups written, each one transaction.
@@ -173,6 +179,7 @@ impl Track {
             set_aside: Counter::default(),
             retried: Counter::default(),
             fenced: Counter::default(),
+            stalls_repaired: Counter::default(),
             source_errors: Counter::default(),
             write_errors: Counter::default(),
             groups: Counter::default(),
@@ -236,6 +243,8 @@ impl Track {
             next_offset: Level::default(),
             end_offset: Level(AtomicI64::new(-1)),
             ahead: Level::default(),
+            read_offset: Level::default(),
+            asking: Level::default(),
         });
         self.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), track.clone());
         track

@@ -39,6 +39,7 @@ pub struct Chances {
     pub sink_fault: u64,
     pub lost_answer: u64,
     pub slow_ms: u64,
+    pub deaf: u64,
 }
 
 impl Chances {
@@ -54,6 +55,7 @@ impl Chances {
             sink_fault: draw(200),
             lost_answer: draw(300),
             slow_ms: draw(400),
+            deaf: draw(200),
         }
     }
 }
@@ -118,6 +120,7 @@ impl Scenario {
             writers: 1 + world.below(2) as usize,
             commit_every: Duration::from_secs(1),
             look_every: Duration::from_secs(5),
+            stall_after: Duration::from_secs(12),
             revoke_grace: world.millis(2000),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
@@ -224,6 +227,7 @@ impl Scenario {
     fn heal(&mut self) -> Result<(), String> {
         let world = self.world.clone();
         self.database.heal();
+        self.broker.heal();
         world.thaw_all();
         if self.instances.is_empty() {
             self.start_instance();
@@ -253,6 +257,9 @@ impl Scenario {
         if world.chance(300) {
             self.broker.append(0, 5);
             self.database.go_down(Duration::from_secs(600));
+        }
+        if self.instances.iter().any(|instance| instance.track.stalls_repaired.get() > 0) {
+            self.coverage.hit("stall repaired");
         }
         let asked = world.now();
         for instance in &mut self.instances {
@@ -322,6 +329,7 @@ fn nothing_is_lost_nothing_doubled_and_order_kept_whatever_happens() {
         "claim unheard",
         "commit unheard",
         "crash",
+        "deaf lane",
         "ends",
         "fail over",
         "fenced by epoch",
@@ -339,6 +347,7 @@ fn nothing_is_lost_nothing_doubled_and_order_kept_whatever_happens() {
         "refused",
         "sink down",
         "sink fault",
+        "stall repaired",
         "stop",
         "take",
         "two owners",

@@ -168,6 +168,12 @@ impl<R: Rows> Batch<R> {
         Ok(())
     }
 
+    /// Nothing comes before this offset any more: what is between was never for us, as markers of
+    /// transactions and what they took back.
+    pub fn pass_over(&mut self, next: i64) {
+        self.next = self.next.max(next);
+    }
+
     fn set_aside(&mut self, record: &Record<'_>, reason: Cause) {
         let letter = Letter::of(record, reason);
         self.letter_bytes += letter.bytes();

@@ -30,6 +30,8 @@ struct Running<R> {
     inbox: Sender<Note<R>>,
     thread: Thread<End>,
     committed: i64,
+    /// Since when, and at which offset, it asks in vain for what the broker says is there.
+    behind: Option<(i64, Duration)>,
 }
 
 /// A partition that is ours and has no thread yet.
@@ -260,6 +262,8 @@ impl<K: Source, S: Sink> Intake<K, S> {
         let (inbox_address, inbox) = crossbeam_channel::bounded(INBOX_NOTES_MAX);
         let Waiting { place, refused, .. } = waiting;
         place.next_offset.set(claim.next_offset);
+        place.read_offset.set(claim.next_offset);
+        place.asking.set(0);
         place.set_state(PartitionState::Running);
         log::debug!("{}: from offset {} under epoch {}", claim.partition, claim.next_offset, claim.epoch);
         let thread = PartitionThread {
@@ -279,7 +283,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             finish_by: None,
         }
         .start();
-        Running { committed: claim.next_offset, claim, place, inbox: inbox_address, thread }
+        Running { committed: claim.next_offset, claim, place, inbox: inbox_address, thread, behind: None }
     }
 
     fn commit_progress(&mut self) {
@@ -309,6 +313,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
         }
         self.look_at = now + self.policy.look_every;
         self.look_at_ends();
+        self.look_for_stalls();
         self.look_at_ledger();
     }
 
@@ -322,8 +327,35 @@ impl<K: Source, S: Sink> Intake<K, S> {
                     self.track.recovered(Side::Source);
                 }
             }
-            Err(fault) => self.track.troubled(Side::Source, fault.cause()),
+            Err(fault) => {
+                self.track.troubled(Side::Source, fault.cause());
+                // A broker that does not answer is cause enough for silence.
+                self.running.values_mut().for_each(|running| running.behind = None);
+            }
         }
+    }
+
+    /// The client can lose a partition's wake-up, or stop fetching it, and say nothing. A partition that asks,
+    /// is behind its end, and hears nothing for long, is opened again at the ledger's offset.
+    fn look_for_stalls(&mut self) {
+        let now = self.clock.now();
+        let mut stalled = Vec::new();
+        for (partition, running) in &mut self.running {
+            let read = running.place.read_offset.get();
+            let is_behind = running.place.asking.get() == 1 && read < running.place.end_offset.get();
+            running.behind = match running.behind {
+                Some((at, since)) if is_behind && at == read => Some((at, since)),
+                _ => is_behind.then_some((read, now)),
+            };
+            if running.behind.is_some_and(|(_, since)| now.saturating_sub(since) >= self.policy.stall_after) {
+                stalled.push(partition.clone());
+            }
+        }
+        for partition in &stalled {
+            log::error!("{partition}: gives nothing and is behind its end; it is opened again");
+            self.track.stalls_repaired.add(1);
+        }
+        self.claim_again(stalled, Duration::ZERO);
     }
 
     /// A partition that the ledger no longer knows as ours, or not as far, is claimed and read again.
@@ -340,11 +372,18 @@ impl<K: Source, S: Sink> Intake<K, S> {
         }
         let lost = claims.iter().zip(held).filter(|(_, held)| !held).map(|((claim, _), _)| claim.partition.clone());
         let lost: Vec<Partition> = lost.collect();
-        self.end_threads(&lost, || Note::Drop, self.clock.now());
-        for partition in lost {
+        for partition in &lost {
+            log::warn!("{partition}: the ledger stands elsewhere; it is claimed again");
+        }
+        self.claim_again(lost, FENCED_PAUSE);
+    }
+
+    /// Ends the threads of partitions that stay ours and starts them anew from the ledger.
+    fn claim_again(&mut self, partitions: Vec<Partition>, pause: Duration) {
+        self.end_threads(&partitions, || Note::Drop, self.clock.now());
+        for partition in partitions {
             if let Some(Running { place, .. }) = self.running.remove(&partition) {
-                log::warn!("{partition}: the ledger stands elsewhere; it is claimed again");
-                self.claim_later(partition, place, FENCED_PAUSE, BTreeMap::new());
+                self.claim_later(partition, place, pause, BTreeMap::new());
             }
         }
     }

@@ -67,13 +67,14 @@ pub trait Source: Send + 'static {
 /// The records of one partition, in order. Owned by one partition thread.
 pub trait Lane: Send + 'static {
     /// Waits up to `wait` for a record, then shows that one and whatever else is there, `records_max` at most.
-    /// All that was borrowed is given back before it returns.
+    /// All that was borrowed is given back before it returns. Where it has come to the partition's end, it says
+    /// at which offset: nothing that is still to be shown comes before it.
     fn take(
         &mut self,
         records_max: usize,
         wait: Duration,
         see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
-    ) -> Result<(), Fault>;
+    ) -> Result<Option<i64>, Fault>;
 }
 
 /// What became of one batch.
@@ -136,6 +137,8 @@ pub struct Policy {
     pub commit_every: Duration,
     /// Between looks at the end offsets, and at the ledger.
     pub look_every: Duration,
+    /// A partition that is behind its end and gives nothing for this long, without a cause, is opened again.
+    pub stall_after: Duration,
     /// How long a revoked partition may take to finish what is in flight.
     pub revoke_grace: Duration,
     pub backoff_min: Duration,

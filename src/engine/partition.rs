@@ -80,6 +80,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         let room = self.policy.batch_rows_max.saturating_sub(self.filling.rows.len() + self.filling.letters.len());
         let age = self.clock.now().saturating_sub(self.filling.opened_at);
         let wait = if self.filling.is_empty() { SLICE } else { SLICE.min(self.policy.linger.saturating_sub(age)) };
+        self.place.asking.set(1);
         let (filling, refused, sink, clock) = (&mut self.filling, &self.refused, &self.sink, &self.clock);
         let mut seen = 0;
         let taken = self.lane.take(room.max(1), wait, &mut |record| {
@@ -98,7 +99,16 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         self.track.consumed.add(seen);
         self.place.ahead.add(seen as i64);
         match taken {
-            Ok(()) => Ok(()),
+            Ok(end) => {
+                if let Some(end) = end.filter(|end| *end > self.filling.next) {
+                    if self.filling.is_empty() {
+                        self.filling.opened_at = self.clock.now();
+                    }
+                    self.filling.pass_over(end);
+                }
+                self.place.read_offset.set(self.filling.next);
+                Ok(())
+            }
             Err(Fault::Retry(cause)) => {
                 self.track.troubled(Side::Source, &cause);
                 self.read_notes(SLICE)
@@ -118,6 +128,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
     /// Waits for the receipt of the previous batch, then sends this one. Gives up, with the batch back in
     /// `filling`, at `by` or, without one, when told to finish.
     fn hand_over(&mut self, by: Option<Duration>) -> Result<(), End> {
+        self.place.asking.set(0);
         self.await_receipt(by)?;
         if self.in_flight {
             return Ok(());

@@ -44,7 +44,7 @@ pub struct ConsumerConfig {
 }
 
 /// What the guarantee rests on; no option of the user's may change it.
-const FIXED: [(&str, &str); 6] = [
+const FIXED: [(&str, &str); 8] = [
     // The ledger decides what has been applied.
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -54,6 +54,10 @@ const FIXED: [(&str, &str); 6] = [
     ("partition.assignment.strategy", "range,roundrobin"),
     ("group.protocol", "classic"),
     ("allow.auto.create.topics", "false"),
+    // What a transaction took back was never there.
+    ("isolation.level", "read_committed"),
+    // The end of a partition is an offset behind its last record, where markers of transactions follow it.
+    ("enable.partition.eof", "true"),
 ];
 
 /// A broker call of intake's own waits this long; the group is not heard meanwhile.
@@ -147,14 +151,14 @@ fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
         .set("group.id", &config.group_id)
         .set("session.timeout.ms", config.session_timeout_ms.to_string())
         .set("heartbeat.interval.ms", (config.session_timeout_ms / 3).clamp(100, 3_000).to_string())
-        .set("isolation.level", "read_committed")
         // Intake polls all the while, however long PostgreSQL takes. This is also how long the group waits in a
         // rebalance for a member that does not answer.
         .set("max.poll.interval.ms", "300000")
         .set("queued.max.messages.kbytes", queue_kb.to_string())
-        // Small messages cost the client far more than their bytes: this, not the bytes, bounds its memory then.
-        .set("queued.min.messages", "2500")
-        .set("fetch.message.max.bytes", (queue_kb * 1024).clamp(65_536, 262_144).to_string())
+        // Small messages cost the client far more than their bytes: this, not the bytes, bounds its memory then. A
+        // producer's batch is taken apart whole, so that up to this many wait beside the batch that came last.
+        .set("queued.min.messages", "1000")
+        .set("fetch.message.max.bytes", (queue_kb * 1024).clamp(65_536, 131_072).to_string())
         .set("fetch.wait.max.ms", "100")
         .set("fetch.error.backoff.ms", "100")
         // How long a full queue rests before it is fetched into again; the default of a second stalls it.
@@ -312,7 +316,7 @@ impl engine::Lane for Lane {
         records_max: usize,
         wait: Duration,
         see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<i64>, Fault> {
         self.0.take(records_max, wait, see)
     }
 }

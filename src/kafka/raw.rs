@@ -24,6 +24,8 @@ use crate::record::{Headers, Partition, Record};
 
 /// How many messages are taken out of a queue at a time: enough to share the cost of its lock.
 const TAKE_MAX: usize = 2_000;
+/// More than any queue's limit holds.
+const DRAINS_MAX: usize = 1_000;
 
 /// The queue of one partition, cut off from the consumer's main queue. Keeps the consumer alive.
 pub(super) struct PartitionQueue<C: ConsumerContext + 'static> {
@@ -57,28 +59,48 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
             return Err(Fault::retry("kafka.no_queue", format!("{partition}: the client has no queue for it")));
         }
         let messages = Vec::with_capacity(TAKE_MAX);
-        Ok(PartitionQueue { queue, partition: partition.clone(), messages, _consumer: consumer.clone() })
+        let mut lane = PartitionQueue { queue, partition: partition.clone(), messages, _consumer: consumer.clone() };
+        lane.drain();
+        Ok(lane)
     }
 
-    /// Waits for one record, then shows it and what else is there. Messages are given back before it returns.
+    /// Throws away what a former assignment left: its records are outdated, but an error of its, as that an
+    /// offset is gone, would be taken for one of the new assignment.
+    fn drain(&mut self) {
+        for _ in 0..DRAINS_MAX {
+            let mut taken = Taken(&mut self.messages);
+            taken.fill(self.queue, TAKE_MAX, Duration::ZERO);
+            if taken.0.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for one record, then shows it and what else is there, and tells of the partition's end when the
+    /// client has come to it. Messages are given back before it returns.
     pub fn take(
         &mut self,
         records_max: usize,
         wait: Duration,
         see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<i64>, Fault> {
         let room = records_max.clamp(1, TAKE_MAX);
         let mut taken = Taken(&mut self.messages);
         taken.fill(self.queue, 1, wait);
         if taken.0.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         taken.fill(self.queue, room - 1, Duration::ZERO);
         // What follows an error that passes has been taken too and must be shown: it will not come again.
         let mut passing = None;
+        let mut end = None;
         for &message in taken.0.iter() {
             // SAFETY: the message is ours until `taken` is dropped, after this loop.
             let message = unsafe { &*message };
+            if message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF {
+                end = Some(message.offset);
+                continue;
+            }
             if message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                 match fault::of(message.err.into(), &self.partition.to_string()) {
                     fault @ Fault::Retry(_) => passing = passing.or(Some(fault)),
@@ -88,7 +110,7 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
             }
             see(&record(message, &self.partition))?;
         }
-        passing.map_or(Ok(()), Err)
+        passing.map_or(Ok(end), Err)
     }
 }
 

@@ -92,6 +92,8 @@ const TABLE: &[Row] = &[
         "Transactions tried again."),
     row("sluicegate_batches_fenced_total", Count(|t| t.fenced.get()),
         "Batches dropped because the partition had another owner."),
+    row("sluicegate_stalls_repaired_total", Count(|t| t.stalls_repaired.get()),
+        "Partitions opened again because they gave nothing although they were behind their end."),
     row("sluicegate_groups_written_total", Count(|t| t.groups.get()),
         "Groups of batches committed, each one transaction."),
     row("sluicegate_batches_waiting", Level(|t| Some(t.batches_waiting.get())),

@@ -42,10 +42,14 @@ struct Member {
 #[derive(Default)]
 struct Inner {
     logs: Vec<Vec<Entry>>,
+    /// Where each log ends: behind its last record, or further.
+    ends: Vec<i64>,
     members: BTreeMap<u64, Member>,
     rebalancing: bool,
     /// The highest offset that the ledger ever had: no more may be told to the group.
     applied: BTreeMap<i32, i64>,
+    /// No further lane goes deaf. One that is has to be noticed.
+    is_healed: bool,
 }
 
 pub struct Broker {
@@ -57,8 +61,12 @@ pub struct Broker {
 
 impl Broker {
     pub fn new(world: Arc<World>, partitions: usize, chances: Chances, coverage: Arc<Coverage>) -> Arc<Broker> {
-        let inner = Inner { logs: vec![Vec::new(); partitions], ..Inner::default() };
+        let inner = Inner { logs: vec![Vec::new(); partitions], ends: vec![0; partitions], ..Inner::default() };
         Arc::new(Broker { world, chances, coverage, inner: Mutex::new(inner) })
+    }
+
+    pub fn heal(&self) {
+        self.lock().is_healed = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -70,20 +78,23 @@ impl Broker {
     }
 
     pub fn end(&self, partition: i32) -> i64 {
-        self.lock().logs[partition as usize].last().map_or(0, |entry| entry.offset + 1)
+        self.lock().ends[partition as usize]
     }
 
-    /// Appends records, here and there with a gap before, as compaction and transactions leave them.
+    /// Appends records, here and there with a gap before or behind, as compaction and transactions leave them.
     pub fn append(&self, partition: i32, count: u64) {
+        let gap = || if self.world.chance(self.chances.gap) { 1 + self.world.below(3) as i64 } else { 0 };
         for _ in 0..count {
-            let gap = if self.world.chance(self.chances.gap) { 1 + self.world.below(3) as i64 } else { 0 };
-            let offset = self.end(partition) + gap;
+            let (before, behind) = (gap(), gap());
+            let offset = self.end(partition) + before;
             let fate = match self.world.below(1000) {
                 draw if draw < self.chances.poison => Fate::Poison,
                 draw if draw < self.chances.poison + self.chances.refused => Fate::Refused,
                 _ => Fate::Row,
             };
-            self.lock().logs[partition as usize].push(Entry { offset, fate });
+            let mut inner = self.lock();
+            inner.logs[partition as usize].push(Entry { offset, fate });
+            inner.ends[partition as usize] = offset + 1 + behind;
         }
         self.world.changed();
     }
@@ -206,10 +217,13 @@ impl Source for SimSource {
 
     fn open(&mut self, at: &[(Partition, i64)]) -> Result<Vec<SimLane>, Fault> {
         self.broker.trouble("open")?;
+        let deaf = if self.broker.lock().is_healed { 0 } else { self.broker.chances.deaf };
         let lane = |(partition, offset): &(Partition, i64)| SimLane {
             broker: self.broker.clone(),
             partition: partition.clone(),
             next: *offset,
+            told_end: None,
+            is_deaf: self.broker.world.chance(deaf),
         };
         Ok(at.iter().map(lane).collect())
     }
@@ -252,6 +266,9 @@ pub struct SimLane {
     broker: Arc<Broker>,
     partition: Partition,
     next: i64,
+    told_end: Option<i64>,
+    /// The client has lost its wake-up, or its fetcher: it never gives anything.
+    is_deaf: bool,
 }
 
 impl Lane for SimLane {
@@ -260,15 +277,22 @@ impl Lane for SimLane {
         records_max: usize,
         wait: Duration,
         see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<i64>, Fault> {
         let world = self.broker.world.clone();
         let until = world.now() + wait;
         self.broker.trouble("take")?;
+        if self.is_deaf {
+            self.broker.coverage.hit("deaf lane");
+            while world.now() < until {
+                world.wait(until);
+            }
+            return Ok(None);
+        }
         let found = loop {
             let log = self.broker.log(self.partition.id);
             let found: Vec<Entry> =
                 log.into_iter().filter(|entry| entry.offset >= self.next).take(records_max).collect();
-            if !found.is_empty() || world.now() >= until {
+            if !found.is_empty() || self.told_end != Some(self.broker.end(self.partition.id)) || world.now() >= until {
                 break found;
             }
             world.wait(until);
@@ -292,7 +316,12 @@ impl Lane for SimLane {
             self.next = self.next.max(entry.offset + 1);
         }
         world.changed();
-        Ok(())
+        // Told once for each end that there was.
+        let is_last = self.broker.log(self.partition.id).last().is_none_or(|last| last.offset < self.next);
+        let end = Some(self.broker.end(self.partition.id)).filter(|_| is_last);
+        let news = end.filter(|_| end != self.told_end);
+        self.told_end = news.or(self.told_end);
+        Ok(news)
     }
 }
 
