@@ -3,9 +3,11 @@
 
 ARGS ?=
 SEEDS ?= 1000000
+ROUNDS ?= 200
+SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench sim build down status
+.PHONY: help run test lint bench sim chaos build down status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +26,9 @@ bench: ## the pipeline against raw COPY, with services of its own
 
 sim: ## the engine in the simulator, under more seeds: make sim SEEDS=1000000
 	SLUICEGATE_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture
+
+chaos: ## the crash matrix, longer: make chaos ROUNDS=1000 SEED=1
+	@SLUICEGATE_CHAOS_ROUNDS=$(ROUNDS) $(if $(SEED),SLUICEGATE_CHAOS_SEED=$(SEED)) scripts/chaos
 
 build: ## the release binary: target/release/sluicegate
 	cargo build --locked --release

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod engine;
+pub mod failpoint;
 pub mod fault;
 pub mod flow;
 pub mod kafka;

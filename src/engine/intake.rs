@@ -11,6 +11,7 @@ use crossbeam_channel::Sender;
 use super::batch::{INBOX_NOTES_MAX, Job, Note};
 use super::partition::{End, PartitionThread};
 use super::{Backoff, Batch, Claim, Clock, Event, Policy, Sink, Source, Stop, Thread, Wanted};
+use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::record::Partition;
 use crate::track::{PartitionState, PartitionTrack, Side, Track};
@@ -125,6 +126,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
     }
 
     fn revoked(&mut self, partitions: &[Partition]) {
+        let _ = failpoint::reach(Point::Revoked);
         let by = self.clock.now() + self.policy.revoke_grace;
         self.end_threads(partitions, || Note::Finish { by }, by);
         self.commit_at = Duration::ZERO;
@@ -248,6 +250,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
                 }
             }
         }
+        let _ = failpoint::reach(Point::Claimed);
         let lanes = self.source.open(&at).map_err(source)?;
         self.answer_due = false;
         for (claim, lane) in granted.into_iter().zip(lanes) {
@@ -301,6 +304,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             }
         }
         if !moved.is_empty() {
+            let _ = failpoint::reach(Point::BeforeAdvisoryCommit);
             self.source.commit(&moved);
         }
     }

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::batch::{Job, Note, Receipt};
 use super::{Batch, Clock, Lane, Outcome, Policy, Rows, Sink, Thread};
+use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::track::{PartitionTrack, Side, Track};
 
@@ -129,6 +130,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
     /// `filling`, at `by` or, without one, when told to finish.
     fn hand_over(&mut self, by: Option<Duration>) -> Result<(), End> {
         self.place.asking.set(0);
+        let _ = failpoint::reach(Point::Fetched);
         self.await_receipt(by)?;
         if self.in_flight {
             return Ok(());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Flow;
 use crate::engine::{Batch, Claim, Outcome, Rows, Sink, Wanted};
+use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::pg::ledger::{Move, Standing};
 use crate::pg::{Database, Session, Work, ledger, letters};
@@ -66,7 +67,9 @@ impl<F: Flow> Apply<F> {
                 )?;
             }
         }
+        failpoint::reach(Point::BeforeCommit)?;
         work.commit()?;
+        failpoint::reach(Point::Committed)?;
         let outcome = |standing: &Standing| match standing {
             Standing::Due | Standing::Applied => Outcome::Written,
             Standing::Fenced => Outcome::Fenced,

@@ -73,7 +73,6 @@ impl Producer {
             .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
             .set("linger.ms", "10")
-            .set("batch.num.messages", "20000")
             .set("queue.buffering.max.messages", QUEUE_RECORDS)
             .set("queue.buffering.max.kbytes", QUEUE_KB)
             .set("message.timeout.ms", DELIVERY_TIMEOUT_MS);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Database, Work};
 use crate::engine::{Claim, Wanted};
+use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::record::Partition;
 
@@ -106,7 +107,10 @@ pub fn claim(
     let mut work = session.begin()?;
     work.run(&format!("SET LOCAL lock_timeout = {}", database.claim_lock_timeout.as_millis()))?;
     match claim_in(&mut work, flow, owner, wanted, first_offset) {
-        Ok(claims) => work.commit().map(|()| claims),
+        Ok(claims) => {
+            failpoint::reach(Point::InClaim)?;
+            work.commit().map(|()| claims)
+        }
         Err(fault) if fault.cause().code == LOCK_NOT_AVAILABLE => {
             drop(work);
             let mut work = session.begin()?;

@@ -15,6 +15,7 @@ use postgres::{Client, Config, Statement, Transaction};
 use postgres_openssl::MakeTlsConnector;
 use r2d2_postgres::PostgresConnectionManager;
 
+use crate::failpoint::{self, Point};
 use crate::fault::Fault;
 
 type Manager = PostgresConnectionManager<MakeTlsConnector>;
@@ -174,6 +175,7 @@ impl Work<'_> {
         write(&mut writer, copy::HEADER)?;
         for buffer in buffers {
             write(&mut writer, buffer)?;
+            failpoint::reach(Point::InCopy)?;
         }
         write(&mut writer, copy::TRAILER)?;
         writer.finish().map_err(|error| fault::of(&error))

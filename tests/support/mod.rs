@@ -3,6 +3,9 @@
 #![allow(dead_code)] // each test binary uses its own part
 #![allow(clippy::disallowed_methods)] // tests poll what they cannot be told of
 
+pub mod proxy;
+pub mod world;
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -95,6 +98,24 @@ impl Instance {
         assert!(done.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
+    /// The same to a process that may be gone.
+    pub fn try_signal(&self, name: &str) {
+        let _ = Command::new("kill")
+            .args([&format!("-{name}"), &self.child.id().to_string()])
+            .stderr(Stdio::null())
+            .status();
+    }
+
+    /// SIGSTOP has reached it.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    }
+
+    pub fn log_tail(&self, lines_max: usize) -> String {
+        tail(&self.log_text(), lines_max)
+    }
+
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -170,4 +191,28 @@ fn unchunk(mut rest: &str) -> String {
         rest = after.get(size + 2..).unwrap_or_default();
     }
     body
+}
+
+/// An update in raw Avro whose ids are its partition and a number of its own, as its offset.
+pub fn update(partition: i32, offset: i64, status: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let long = |out: &mut Vec<u8>, value: i64| {
+        let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+        while rest >= 0x80 {
+            out.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        out.push(rest as u8);
+    };
+    long(&mut out, 1_767_225_600_000 + offset);
+    let message = format!("record {offset} of partition {partition}");
+    long(&mut out, 1);
+    long(&mut out, message.len() as i64);
+    out.extend_from_slice(message.as_bytes());
+    long(&mut out, status.len() as i64);
+    out.extend_from_slice(status.as_bytes());
+    for id in [i64::from(partition), offset, 7, 8] {
+        long(&mut out, id);
+    }
+    out
 }
