@@ -2,15 +2,14 @@
 //! pass the gate, and each is put to tiny_http over a private socket, whose handler threads ask the `Api`.
 //! Nothing in here knows a route.
 //!
-//! Threads: `http-accept`; `http-client`, one a connection, `CLIENTS_MAX` at most; `http-0` and on, the handlers,
-//! of which test data may hold all but two; `http-sample`, which looks at the counters ten times a second.
+//! Threads: `http-accept`; `http-client`, one a connection, as many as `Clients` has seats; `http-0` and on, the
+//! handlers, of which test data may hold all but two; `http-sample`, which looks at the counters ten times a second.
 #![allow(clippy::disallowed_methods)] // pauses between attempts to listen; no thread of the data path is in here
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,13 +18,19 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tiny_http::{HTTPVersion, Header, Response};
 
 use super::api::{Answer, Api, Slots};
-use super::gate::{Client, Closed};
+use super::clients::{Clients, Place};
+use super::gate::{Asked, Client, Closed};
 use super::inner::Inner;
+use super::process::Process;
 
 /// Handlers that test data never holds.
 const HANDLERS_SPARE: usize = 2;
-/// Each costs a thread and up to five file descriptors.
-const CLIENTS_MAX: usize = 64;
+/// Each costs a thread.
+const CLIENTS_MAX: usize = 256;
+/// What a client may hold while its answer is made: its connection, and three for the private socket.
+const CLIENT_FDS: usize = 4;
+/// Clients may hold one in so many of the file descriptors that the process may have.
+const FDS_SHARE: usize = 4;
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -47,20 +52,8 @@ struct Shared {
     long: Slots,
     handlers: usize,
     stopping: AtomicBool,
-    clients: Mutex<HashMap<u64, TcpStream>>,
+    clients: Arc<Clients>,
     inner: Mutex<Arc<Inner>>,
-}
-
-/// The place of a connection among the clients.
-struct Entry<'a> {
-    clients: &'a Mutex<HashMap<u64, TcpStream>>,
-    number: u64,
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        lock(self.clients).remove(&self.number);
-    }
 }
 
 impl Server {
@@ -74,7 +67,7 @@ impl Server {
             long: Slots::new(handlers - HANDLERS_SPARE),
             handlers,
             stopping: AtomicBool::new(false),
-            clients: Mutex::default(),
+            clients: Clients::new(clients_max(Process::look().max_fds, handlers)),
             inner: Mutex::new(Inner::bind(0)?),
         });
         let (stop, stopped) = bounded(0);
@@ -118,12 +111,11 @@ impl Server {
         self.shared.stopping.store(true, Ordering::Release);
         // The acceptor looks at `stopping` after every connection; this is its last one.
         drop(TcpStream::connect_timeout(&reachable(self.addr), Duration::from_secs(1)));
-        // An idle connection ends at once, a busy one after its answer.
-        self.shared.shut(Shutdown::Read);
+        self.shared.clients.end();
         let clients_ended = ended_by(&self.clients_ended, deadline);
         self.shared.unblock(&self.shared.inner());
         let handlers_ended = ended_by(&self.handlers_ended, deadline);
-        self.shared.shut(Shutdown::Both);
+        self.shared.clients.cut_off();
         if !(clients_ended && handlers_ended) {
             // Whoever is left behind keeps the rest until the process ends, but nothing on the disk.
             self.shared.inner().dir.remove();
@@ -140,65 +132,57 @@ impl Drop for Server {
 
 impl Shared {
     fn accept(self: Arc<Self>, listener: &TcpListener, alive: &Sender<()>) {
-        let number = AtomicU64::new(0);
+        // A descriptor to accept with when all others are gone.
+        let mut reserve = listener.try_clone().ok();
         let mut backoff = BACKOFF_MIN;
         loop {
             let accepted = listener.accept();
             if self.stopping() {
                 return;
             }
-            // Running out of file descriptors is an error of accept, and no reason to stop accepting.
-            let served = accepted.and_then(|(stream, _)| self.clone().admit(stream, &number, alive.clone()));
-            match served {
-                Ok(()) => backoff = BACKOFF_MIN,
+            match accepted.and_then(|(stream, _)| self.clone().admit(stream, alive.clone())) {
+                Ok(()) => {
+                    backoff = BACKOFF_MIN;
+                    reserve = reserve.or_else(|| listener.try_clone().ok());
+                }
+                // Running out of file descriptors is an error of accept, and no reason to stop accepting.
+                Err(error) if reserve.take().is_some() => log::warn!("http: accepts with its reserve: {error}"),
                 Err(error) => {
                     log::warn!("http: cannot take a connection: {error}");
-                    thread::sleep(backoff);
+                    self.clients.lose_one(backoff);
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
         }
     }
 
-    fn admit(self: Arc<Self>, stream: TcpStream, number: &AtomicU64, alive: Sender<()>) -> io::Result<()> {
-        let number = number.fetch_add(1, Ordering::Relaxed);
-        let handle = stream.try_clone()?;
-        let mut client = Client::new(stream)?;
-        {
-            let mut clients = lock(&self.clients);
-            if self.stopping() {
-                // `end` shuts whoever is in the list, once.
-                return Ok(());
-            }
-            if clients.len() >= CLIENTS_MAX {
-                let message = format!("{CLIENTS_MAX} connections are open");
-                let answer = Answer::error(503, "too_many_connections", message, "close some and try again");
-                // It fits into the socket's buffer, so that nobody waits here for a client.
-                return client.write(&bytes(answer.with("Retry-After", "1")));
-            }
-            clients.insert(number, handle);
-        }
-        let shared = self.clone();
-        let spawned = spawn("http-client".into(), move || {
-            // As above, and also by a panic.
+    fn admit(self: Arc<Self>, stream: TcpStream, alive: Sender<()>) -> io::Result<()> {
+        self.clients.make_room();
+        let stream = Arc::new(stream);
+        // Who is gone already makes an error here that is no error of accepting.
+        let Ok(client) = Client::new(stream.clone()) else { return Ok(()) };
+        let Some(place) = self.clients.admit(stream) else { return Ok(()) };
+        spawn("http-client".into(), move || {
+            // Dropped from the last to the first, also by a panic.
             let _alive = alive;
-            let shared = shared;
-            let _entry = Entry { clients: &shared.clients, number };
-            shared.serve(client);
-        });
-        spawned.inspect_err(|_| drop(lock(&self.clients).remove(&number)))
+            let shared = self;
+            let place = place;
+            shared.serve(client, &place);
+        })
     }
 
     /// One connection, request after request.
-    fn serve(&self, mut client: Client) {
+    fn serve(&self, mut client: Client, place: &Place) {
+        place.wait();
         let last = loop {
             match client.next() {
                 Ok(asked) => {
-                    let answer = self.ask(&asked.method, &asked.target).unwrap_or_else(|error| {
-                        log::error!("http: {} {}: {error}", asked.method, asked.target);
-                        bytes(failed())
-                    });
-                    if !asked.keep_alive || self.stopping() {
+                    if !place.work() {
+                        return;
+                    }
+                    let answer = self.answer(&asked);
+                    place.wait();
+                    if !asked.keep_alive || !place.may_stay() {
                         break answer;
                     }
                     if client.write(&answer).is_err() {
@@ -206,12 +190,25 @@ impl Shared {
                     }
                 }
                 Err(Closed::Gone) => return,
-                Err(Closed::Refused(answer)) => break bytes(answer),
+                Err(Closed::Refused(answer)) => break bytes(answer, false),
             }
         };
         if client.write(&last).is_ok() {
             client.close();
         }
+    }
+
+    /// The response as it goes over the wire.
+    fn answer(&self, asked: &Asked) -> Vec<u8> {
+        let Asked { method, target, .. } = asked;
+        self.ask(method, target).unwrap_or_else(|error| {
+            log::error!("http: {method} {target}: {error}");
+            match method.as_str() {
+                // Reading may be done twice, and takes no descriptor here, as it does where they have run out.
+                "GET" | "HEAD" => bytes(self.make(method, target), method == "HEAD"),
+                _ => bytes(failed(), false),
+            }
+        })
     }
 
     /// Puts a request to tiny_http; answers with the response as it goes over the wire.
@@ -221,7 +218,7 @@ impl Shared {
         match response {
             // The request was never read. Its accept loop is gone, which it does not always tell `recv`.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
-                self.renew(&inner, &error);
+                self.renew(&inner, &error)?;
                 self.inner().ask(method, target)
             }
             Ok(response) if response.is_empty() => Err(io::Error::other("no answer from the handler")),
@@ -229,50 +226,51 @@ impl Shared {
         }
     }
 
+    fn make(&self, method: &str, target: &str) -> Answer {
+        catch_unwind(AssertUnwindSafe(|| self.api.answer(method, target, &self.long))).unwrap_or_else(|_| {
+            log::error!("http: {method} {target}: the handler panicked");
+            failed()
+        })
+    }
+
     /// One handler thread.
     fn handle(&self) {
+        let mut backoff = BACKOFF_MIN;
         loop {
             let inner = self.inner();
             match inner.server.recv() {
                 Ok(request) => {
+                    backoff = BACKOFF_MIN;
                     let (method, target) = (request.method().to_string(), request.url().to_string());
-                    let answer = catch_unwind(AssertUnwindSafe(|| self.api.answer(&method, &target, &self.long)));
-                    let answer = answer.unwrap_or_else(|_| {
-                        log::error!("http: {method} {target}: the handler panicked");
-                        failed()
-                    });
-                    if let Err(error) = request.respond(response(answer)) {
+                    if let Err(error) = request.respond(response(self.make(&method, &target))) {
                         log::warn!("http: {method} {target}: cannot respond: {error}");
                     }
                 }
                 Err(_) if self.stopping() => return,
-                Err(error) => self.renew(&inner, &error),
+                Err(error) => {
+                    if let Err(error) = self.renew(&inner, &error) {
+                        log::warn!("http: {error}");
+                        thread::sleep(backoff);
+                        backoff = (backoff * 2).min(BACKOFF_MAX);
+                    }
+                }
             }
         }
     }
 
     /// An error of accept ends tiny_http's loop for good: another one takes its place. Whoever sees it first
-    /// does it; the others find it done.
-    fn renew(&self, broken: &Inner, error: &io::Error) {
+    /// does it; the others find it done. Where it fails, the next request tries again.
+    fn renew(&self, broken: &Inner, error: &io::Error) -> io::Result<()> {
         let mut inner = lock(&self.inner);
-        if inner.number != broken.number {
-            return;
+        if inner.number == broken.number {
+            let fresh = Inner::bind(broken.number + 1)
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot start tiny_http again: {error}")))?;
+            log::warn!("http: tiny_http ended and was started again: {error}");
+            let broken = std::mem::replace(&mut *inner, fresh);
+            // The other handlers wait in the old one.
+            self.unblock(&broken);
         }
-        log::warn!("http: tiny_http ended and is started again: {error}");
-        let mut backoff = BACKOFF_MIN;
-        while !self.stopping() {
-            match Inner::bind(broken.number + 1) {
-                Ok(fresh) => {
-                    let broken = std::mem::replace(&mut *inner, fresh);
-                    // The other handlers wait in the old one.
-                    self.unblock(&broken);
-                    return;
-                }
-                Err(error) => log::warn!("http: cannot start tiny_http: {error}"),
-            }
-            thread::sleep(backoff);
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-        }
+        Ok(())
     }
 }
 
@@ -288,10 +286,13 @@ impl Shared {
     fn unblock(&self, inner: &Inner) {
         (0..self.handlers).for_each(|_| inner.server.unblock());
     }
+}
 
-    fn shut(&self, how: Shutdown) {
-        lock(&self.clients).values().for_each(|client| drop(client.shutdown(how)));
-    }
+/// How many connections may be open. A limit that cannot be told is taken for a high one.
+fn clients_max(max_fds: Option<f64>, handlers: usize) -> usize {
+    let by_fds = max_fds.map_or(CLIENTS_MAX, |max| max as usize / FDS_SHARE / CLIENT_FDS);
+    // Answers being made are no more than handlers that may be stuck, and a few others for a moment.
+    by_fds.min(CLIENTS_MAX).max(4 * handlers)
 }
 
 /// True once every sender is gone.
@@ -331,9 +332,10 @@ fn response(answer: Answer) -> Response<io::Cursor<Vec<u8>>> {
 }
 
 /// An answer as it goes over the wire, for what never reaches tiny_http.
-fn bytes(answer: Answer) -> Vec<u8> {
+fn bytes(answer: Answer, to_head: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
-    response(answer).raw_print(&mut bytes, HTTPVersion(1, 1), &[], false, None).expect("a vector takes everything");
+    let printed = response(answer).raw_print(&mut bytes, HTTPVersion(1, 1), &[], to_head, None);
+    printed.expect("a vector takes everything");
     bytes
 }
 

@@ -2,11 +2,13 @@
 //! but its own baselines; no thread of the data path ever waits for anything in here.
 
 pub mod api;
+mod clients;
 mod gate;
 pub mod http;
 mod inner;
 pub mod log;
 pub mod metrics;
+mod origin;
 mod process;
 mod target;
 pub mod tracking;
