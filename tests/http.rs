@@ -2,6 +2,8 @@
 
 #[path = "http/client.rs"]
 mod client;
+#[path = "http/crowd.rs"]
+mod crowd;
 #[path = "http/exposition.rs"]
 mod exposition;
 #[path = "http/hostile.rs"]

@@ -1,14 +1,9 @@
-//! The gate between clients and tiny_http: it reads one request from a socket, within bounds of bytes and time,
-//! and lets through the method and the target of a sound one. Bodies, headers and everything else end here.
+//! The gate between clients and tiny_http: it takes bytes, and gives the method and the target of a sound request,
+//! within bounds. Bodies, headers and everything else end here. It knows no socket and no clock.
 //!
 //! It is there because tiny_http 0.12 cannot be guarded from behind: dropping a request whose body was not read
 //! to its end allocates as many bytes as its Content-Length says is left, and a client that says 2^62 aborts the
 //! process. It also waits forever for a slow client, and keeps as many headers as it is sent.
-
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::api::Answer;
 use super::origin::Whence;
@@ -17,29 +12,6 @@ use super::origin::Whence;
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// No endpoint takes a body; a client that sends a small one all the same is answered.
 const BODY_BYTES_MAX: u64 = 64 * 1024;
-/// What a refused client may still send before the connection is cut: closing with unread bytes would make the
-/// kernel reset the connection, and the client lose its answer.
-const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// How long a client is waited for.
-#[derive(Clone, Copy)]
-struct Waits {
-    /// For the first byte of the next request on a connection that is kept.
-    idle: Duration,
-    /// For all of a request, from its first byte.
-    request: Duration,
-    /// For the client to take all of an answer.
-    answer: Duration,
-    /// For a refused client to end.
-    linger: Duration,
-}
-
-const WAITS: Waits = Waits {
-    idle: Duration::from_secs(60),
-    request: Duration::from_secs(10),
-    answer: Duration::from_secs(10),
-    linger: Duration::from_secs(1),
-};
 
 /// What is let through.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,137 +21,73 @@ pub(super) struct Asked {
     pub keep_alive: bool,
 }
 
-/// One client.
-pub(super) struct Client {
-    stream: Arc<TcpStream>,
+/// What is known after the bytes so far.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// More bytes are needed.
+    More,
+    /// They will not come before the client has been told to go on.
+    Continue,
+    Asked(Asked),
+}
+
+/// The bytes of one client, from request to request.
+#[derive(Default)]
+pub(super) struct Reader {
     /// Read and not used yet: the rest of a pipeline.
     pending: Vec<u8>,
-    waits: Waits,
+    /// Bytes of empty lines before the request.
+    blank_bytes: usize,
+    /// Once the head is whole: the request, and how much of its body is still to come.
+    body: Option<(Asked, usize)>,
 }
 
-/// Why there is no request.
-pub(super) enum Closed {
-    /// The client is done, or gone.
-    Gone,
-    /// It sent what no server should take; the connection cannot go on.
-    Refused(Answer),
-}
-
-impl From<io::Error> for Closed {
-    fn from(_: io::Error) -> Self {
-        Closed::Gone
-    }
-}
-
-impl Client {
-    pub fn new(stream: Arc<TcpStream>) -> io::Result<Client> {
-        // An answer is one write; waiting to join it with another only delays it.
-        stream.set_nodelay(true)?;
-        Ok(Client { stream, pending: Vec::new(), waits: WAITS })
+impl Reader {
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
     }
 
-    pub fn next(&mut self) -> Result<Asked, Closed> {
-        if self.pending.is_empty() && !self.more(Instant::now() + self.waits.idle)? {
-            return Err(Closed::Gone);
-        }
-        let deadline = Instant::now() + self.waits.request;
-        let head_bytes = loop {
-            // Empty lines before a request are to be ignored (RFC 9112, 2.2).
-            let blank = self.pending.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-            self.pending.drain(..blank);
-            if let Some(at) = self.pending.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break at;
-            }
-            if self.pending.len() > HEAD_BYTES_MAX {
-                return Err(refuse(431, "head_too_large", format!("more than {HEAD_BYTES_MAX} bytes of headers")));
-            }
-            if !self.more_of_request(deadline)? {
-                return Err(Closed::Gone);
-            }
-        };
-        if head_bytes > HEAD_BYTES_MAX {
-            return Err(refuse(431, "head_too_large", format!("more than {HEAD_BYTES_MAX} bytes of headers")));
-        }
-        let head: Vec<u8> = self.pending.drain(..head_bytes + 4).collect();
-        let head = parse(&head[..head_bytes]).map_err(Closed::Refused)?;
-        if head.body_bytes > 0 && head.expects_continue {
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-        }
-        let mut body_bytes = head.body_bytes as usize;
-        while body_bytes > self.pending.len() {
-            body_bytes -= self.pending.len();
-            self.pending.clear();
-            if !self.more_of_request(deadline)? {
-                return Err(Closed::Gone);
-            }
-        }
-        self.pending.drain(..body_bytes);
-        Ok(head.asked)
+    /// Whether the client owes the rest of a request.
+    pub fn has_begun(&self) -> bool {
+        !self.pending.is_empty() || self.blank_bytes > 0 || self.body.is_some()
     }
 
-    fn more_of_request(&mut self, deadline: Instant) -> Result<bool, Closed> {
-        self.more(deadline).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                refuse(408, "request_too_slow", format!("no whole request within {:?}", self.waits.request))
-            }
-            _ => Closed::Gone,
-        })
-    }
-
-    /// Reads what is there, waiting for it until the deadline. False at the end of the stream.
-    fn more(&mut self, deadline: Instant) -> io::Result<bool> {
-        let mut bytes = [0; 4096];
-        loop {
-            self.stream.set_read_timeout(Some(left(deadline)?))?;
-            match (&*self.stream).read(&mut bytes) {
-                Ok(read) => {
-                    self.pending.extend_from_slice(&bytes[..read]);
-                    return Ok(read > 0);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    /// Or what is wrong with the bytes; then the connection cannot go on.
+    pub fn next(&mut self) -> Result<Step, Answer> {
+        if self.body.is_none() {
+            let Some((head_bytes, head)) = self.head()? else { return Ok(Step::More) };
+            self.pending.drain(..head_bytes);
+            self.blank_bytes = 0;
+            self.body = Some((head.asked, head.body_bytes as usize));
+            if head.expects_continue && head.body_bytes > 0 {
+                return Ok(Step::Continue);
             }
         }
+        let Some((asked, body_bytes)) = self.body.take() else { return Ok(Step::More) };
+        let taken = body_bytes.min(self.pending.len());
+        self.pending.drain(..taken);
+        if taken == body_bytes {
+            return Ok(Step::Asked(asked));
+        }
+        self.body = Some((asked, body_bytes - taken));
+        Ok(Step::More)
     }
 
-    /// A client that takes a byte now and then gets no more time than one that takes none.
-    pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let deadline = Instant::now() + self.waits.answer;
-        while !bytes.is_empty() {
-            self.stream.set_write_timeout(Some(left(deadline)?))?;
-            match (&*self.stream).write(bytes) {
-                Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+    /// The head and its length, once it is whole.
+    fn head(&mut self) -> Result<Option<(usize, Head)>, Answer> {
+        // Empty lines before a request are to be ignored (RFC 9112, 2.2).
+        let blank_bytes = self.pending.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        self.pending.drain(..blank_bytes);
+        self.blank_bytes += blank_bytes;
+        let end = self.pending.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        if end.unwrap_or(self.pending.len()).max(self.blank_bytes) > HEAD_BYTES_MAX {
+            return Err(refusal(431, "head_too_large", format!("more than {HEAD_BYTES_MAX} bytes of headers")));
         }
-        Ok(())
-    }
-
-    /// Ends the connection so that what was written arrives.
-    pub fn close(mut self) {
-        if self.stream.shutdown(Shutdown::Write).is_ok() {
-            let deadline = Instant::now() + self.waits.linger;
-            let mut taken = 0;
-            while taken < LINGER_BYTES_MAX && matches!(self.more(deadline), Ok(true)) {
-                taken += self.pending.len();
-                self.pending.clear();
-            }
-        }
+        end.map(|end| parse(&self.pending[..end]).map(|head| (end + 4, head))).transpose()
     }
 }
 
-/// What is left until the deadline; an error once it has passed, however much the client has to say.
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
-fn refuse(status: u16, code: &'static str, message: impl Into<String>) -> Closed {
-    Closed::Refused(refusal(status, code, message))
-}
-
-fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Answer {
+pub(super) fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Answer {
     Answer::error(status, code, message, "send a plain HTTP/1.1 request without a body; GET / lists the endpoints")
 }
 
@@ -268,10 +176,6 @@ fn is_token(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::sync::mpsc::RecvTimeoutError;
-    use std::thread;
-
     use super::*;
 
     fn status(head: &str) -> u16 {
@@ -287,67 +191,48 @@ mod tests {
         assert!(!parse(b"GET / HTTP/1.0").unwrap().asked.keep_alive);
     }
 
-    /// A client that speaks to the gate, and the gate with waits a test can wait for.
-    fn pair(waits: Waits) -> (TcpStream, Client) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let client = Client::new(Arc::new(listener.accept().unwrap().0)).unwrap();
-        (far, Client { waits, ..client })
-    }
-
-    const LONG: Duration = Duration::from_secs(600);
-    const SHORT: Duration = Duration::from_millis(50);
-    const ALL_LONG: Waits = Waits { idle: LONG, request: LONG, answer: LONG, linger: LONG };
-
-    /// Says the same again and again until the other side is gone.
-    fn repeat(mut far: TcpStream, bytes: &'static [u8]) {
-        thread::spawn(move || while far.write_all(bytes).is_ok() {});
+    fn fed(bytes: &[u8]) -> Reader {
+        let mut reader = Reader::default();
+        reader.push(bytes);
+        reader
     }
 
     #[test]
-    fn an_idle_client_is_waited_for_only_so_long() {
-        let (_far, mut client) = pair(Waits { idle: SHORT, ..ALL_LONG });
-        assert!(matches!(client.next(), Err(Closed::Gone)));
-    }
-
-    #[test]
-    fn a_request_has_a_deadline_however_its_bytes_come() {
-        for begun in ["GET / HT", "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc"] {
-            let (mut far, mut client) = pair(Waits { request: SHORT, ..ALL_LONG });
-            far.write_all(begun.as_bytes()).unwrap();
-            assert!(matches!(client.next(), Err(Closed::Refused(answer)) if answer.status == 408), "{begun}");
-        }
-        // Lines that are to be ignored are never too many, but they take time like all others.
-        let (far, mut client) = pair(Waits { request: SHORT, ..ALL_LONG });
-        repeat(far, b"\r\n\r\n\r\n\r\n");
-        assert!(matches!(client.next(), Err(Closed::Refused(answer)) if answer.status == 408));
-    }
-
-    #[test]
-    fn an_answer_has_a_deadline_however_slowly_it_is_taken() {
-        let (mut far, mut client) = pair(Waits { answer: 4 * SHORT, ..ALL_LONG });
-        let (ended, end) = std::sync::mpsc::channel::<()>();
-        // Each part comes well before the deadline, and all of them long after it.
-        let reader = thread::spawn(move || {
-            let mut bytes = vec![0; 256 * 1024];
-            while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(SHORT) {
-                assert!(far.read(&mut bytes).is_ok());
+    fn a_request_is_one_however_it_is_cut_and_what_follows_is_the_next() {
+        let bytes = b"\r\n\nPOST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nGETGET /b HTTP/1.0\r\n\r\n";
+        for size in 1..bytes.len() {
+            let (mut reader, mut asked) = (Reader::default(), Vec::new());
+            for part in bytes.chunks(size) {
+                reader.push(part);
+                while let Step::Asked(one) = reader.next().unwrap() {
+                    asked.push(one);
+                }
             }
-        });
-        assert!(client.write(&vec![b'x'; 1 << 30]).is_err());
-        drop(ended);
-        reader.join().unwrap();
+            assert!(!reader.has_begun());
+            let one = |method: &str, target: &str, keep_alive| Asked {
+                method: method.into(),
+                target: target.into(),
+                keep_alive,
+            };
+            assert_eq!(asked, [one("POST", "/a", true), one("GET", "/b", false)], "{size}");
+        }
     }
 
     #[test]
-    fn a_refused_client_may_not_talk_for_ever() {
-        let (far, client) = pair(Waits { linger: SHORT, ..ALL_LONG });
-        let held = far.try_clone().unwrap();
-        client.close();
-        let (far, client) = pair(ALL_LONG);
-        repeat(far, &[b'x'; 65536]);
-        client.close();
-        drop(held);
+    fn a_body_that_waits_to_be_asked_for_is() {
+        let mut reader = fed(b"GET / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+        assert!(matches!(reader.next(), Ok(Step::Continue)));
+        assert!(matches!(reader.next(), Ok(Step::More)) && reader.has_begun());
+        reader.push(b"xx");
+        assert!(matches!(reader.next(), Ok(Step::Asked(_))));
+    }
+
+    #[test]
+    fn nothing_is_read_without_an_end() {
+        for bytes in [vec![b'x'; HEAD_BYTES_MAX + 1], vec![b'\n'; HEAD_BYTES_MAX + 1]] {
+            assert!(matches!(fed(&bytes[1..]).next(), Ok(Step::More)));
+            assert!(matches!(fed(&bytes).next(), Err(answer) if answer.status == 431));
+        }
     }
 
     #[test]

@@ -1,35 +1,32 @@
-//! The server: who listens, which threads there are, and how they end. Clients are accepted here, their requests
-//! pass the gate, and each is put to tiny_http over a private socket, whose handler threads ask the `Api`.
-//! Nothing in here knows a route.
+//! The server: which threads there are, and how they end. The front speaks with the clients; what passes the gate is
+//! put to tiny_http over a private socket, whose handler threads ask the `Api`. Nothing in here knows a route.
 //!
-//! Threads: `http-accept`; `http-client`, one a connection, as many as `Clients` has seats; `http-0` and on, the
-//! handlers, of which test data may hold all but two; `http-sample`, which looks at the counters ten times a second.
-#![allow(clippy::disallowed_methods)] // pauses between attempts to listen; no thread of the data path is in here
+//! Threads: `http-front`; `http-ask-0` and on, which put requests to tiny_http and wait for what it says; `http-0`
+//! and on, as many handlers, of which test data may hold all but two; `http-sample`, which looks at the counters
+//! ten times a second.
+#![allow(clippy::disallowed_methods)] // pauses between attempts to start tiny_http; no thread of the data path is in here
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use tiny_http::{HTTPVersion, Header, Response};
 
 use super::api::{Answer, Api, Slots};
-use super::clients::{Clients, Place};
-use super::gate::{Asked, Client, Closed};
+use super::front::{Desk, Ending, Front};
+use super::gate::Asked;
 use super::inner::Inner;
 use super::process::Process;
+use super::wire;
 
 /// Handlers that test data never holds.
 const HANDLERS_SPARE: usize = 2;
-/// Each costs a thread.
-const CLIENTS_MAX: usize = 256;
-/// What a client may hold while its answer is made: its connection, and three for the private socket.
-const CLIENT_FDS: usize = 4;
-/// Clients may hold one in so many of the file descriptors that the process may have.
+/// Connections that may be open at once, where the process may have as many file descriptors as it likes,
+const SEATS_MAX: usize = 256;
+/// and as a part of those that it may have: one in so many.
 const FDS_SHARE: usize = 4;
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -41,7 +38,7 @@ pub struct Server {
     addr: SocketAddr,
     /// Dropped to stop the sampler.
     stop: Option<Sender<()>>,
-    /// Disconnected when the last thread that answers clients has ended,
+    /// Disconnected when the front and the last thread that asks have ended,
     clients_ended: Receiver<()>,
     /// and when the last handler has.
     handlers_ended: Receiver<()>,
@@ -51,23 +48,22 @@ struct Shared {
     api: Arc<Api>,
     long: Slots,
     handlers: usize,
-    stopping: AtomicBool,
-    clients: Arc<Clients>,
+    ending: Arc<Ending>,
     inner: Mutex<Arc<Inner>>,
 }
 
 impl Server {
     /// Serves from when this returns. `threads` is the number of handlers, three at least.
     pub fn start(addr: impl ToSocketAddrs, api: Arc<Api>, threads: usize) -> io::Result<Server> {
-        let listener = TcpListener::bind(addr)?;
-        let addr = listener.local_addr()?;
         let handlers = threads.max(HANDLERS_SPARE + 1);
+        let seats = seats(Process::look().max_fds, handlers);
+        let (front, desk, ending) = bind(addr, seats)?;
+        let addr = front.local_addr()?;
         let shared = Arc::new(Shared {
             api,
             long: Slots::new(handlers - HANDLERS_SPARE),
             handlers,
-            stopping: AtomicBool::new(false),
-            clients: Clients::new(clients_max(Process::look().max_fds, handlers)),
+            ending: ending.clone(),
             inner: Mutex::new(Inner::bind(0)?),
         });
         let (stop, stopped) = bounded(0);
@@ -83,6 +79,14 @@ impl Server {
                 let shared = shared;
                 shared.handle();
             })?;
+            let (shared, alive, desk) = (server.shared.clone(), client_alive.clone(), desk.clone());
+            spawn(format!("http-ask-{number}"), move || {
+                let _alive = alive;
+                let (shared, desk) = (shared, desk);
+                for question in &desk.questions {
+                    desk.answer(&question, shared.answer(&question.asked));
+                }
+            })?;
         }
         let sampled = shared.api.clone();
         spawn("http-sample".into(), move || {
@@ -90,7 +94,10 @@ impl Server {
                 sampled.sample(Instant::now());
             }
         })?;
-        spawn("http-accept".into(), move || shared.accept(&listener, &client_alive))?;
+        spawn("http-front".into(), move || {
+            let _alive = client_alive;
+            front.run(&ending);
+        })?;
         Ok(server)
     }
 
@@ -108,14 +115,11 @@ impl Server {
             return true;
         }
         let deadline = Instant::now() + deadline;
-        self.shared.stopping.store(true, Ordering::Release);
-        // The acceptor looks at `stopping` after every connection; this is its last one.
-        drop(TcpStream::connect_timeout(&reachable(self.addr), Duration::from_secs(1)));
-        self.shared.clients.end();
+        self.shared.ending.announce();
         let clients_ended = ended_by(&self.clients_ended, deadline);
         self.shared.unblock(&self.shared.inner());
         let handlers_ended = ended_by(&self.handlers_ended, deadline);
-        self.shared.clients.cut_off();
+        self.shared.ending.enforce();
         if !(clients_ended && handlers_ended) {
             // Whoever is left behind keeps the rest until the process ends, but nothing on the disk.
             self.shared.inner().dir.remove();
@@ -131,73 +135,6 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn accept(self: Arc<Self>, listener: &TcpListener, alive: &Sender<()>) {
-        // A descriptor to accept with when all others are gone.
-        let mut reserve = listener.try_clone().ok();
-        let mut backoff = BACKOFF_MIN;
-        loop {
-            let accepted = listener.accept();
-            if self.stopping() {
-                return;
-            }
-            match accepted.and_then(|(stream, _)| self.clone().admit(stream, alive.clone())) {
-                Ok(()) => {
-                    backoff = BACKOFF_MIN;
-                    reserve = reserve.or_else(|| listener.try_clone().ok());
-                }
-                // Running out of file descriptors is an error of accept, and no reason to stop accepting.
-                Err(error) if reserve.take().is_some() => log::warn!("http: accepts with its reserve: {error}"),
-                Err(error) => {
-                    log::warn!("http: cannot take a connection: {error}");
-                    self.clients.lose_one(backoff);
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
-                }
-            }
-        }
-    }
-
-    fn admit(self: Arc<Self>, stream: TcpStream, alive: Sender<()>) -> io::Result<()> {
-        self.clients.make_room();
-        let stream = Arc::new(stream);
-        // Who is gone already makes an error here that is no error of accepting.
-        let Ok(client) = Client::new(stream.clone()) else { return Ok(()) };
-        let Some(place) = self.clients.admit(stream) else { return Ok(()) };
-        spawn("http-client".into(), move || {
-            // Dropped from the last to the first, also by a panic.
-            let _alive = alive;
-            let shared = self;
-            let place = place;
-            shared.serve(client, &place);
-        })
-    }
-
-    /// One connection, request after request.
-    fn serve(&self, mut client: Client, place: &Place) {
-        place.wait();
-        let last = loop {
-            match client.next() {
-                Ok(asked) => {
-                    if !place.work() {
-                        return;
-                    }
-                    let answer = self.answer(&asked);
-                    place.wait();
-                    if !asked.keep_alive || !place.may_stay() {
-                        break answer;
-                    }
-                    if client.write(&answer).is_err() {
-                        return;
-                    }
-                }
-                Err(Closed::Gone) => return,
-                Err(Closed::Refused(answer)) => break bytes(answer, false),
-            }
-        };
-        if client.write(&last).is_ok() {
-            client.close();
-        }
-    }
-
     /// The response as it goes over the wire.
     fn answer(&self, asked: &Asked) -> Vec<u8> {
         let Asked { method, target, .. } = asked;
@@ -205,8 +142,8 @@ impl Shared {
             log::error!("http: {method} {target}: {error}");
             match method.as_str() {
                 // Reading may be done twice, and takes no descriptor here, as it does where they have run out.
-                "GET" | "HEAD" => bytes(self.make(method, target), method == "HEAD"),
-                _ => bytes(failed(), false),
+                "GET" | "HEAD" => wire::bytes(self.make(method, target), method == "HEAD"),
+                _ => wire::bytes(failed(), false),
             }
         })
     }
@@ -242,11 +179,11 @@ impl Shared {
                 Ok(request) => {
                     backoff = BACKOFF_MIN;
                     let (method, target) = (request.method().to_string(), request.url().to_string());
-                    if let Err(error) = request.respond(response(self.make(&method, &target))) {
+                    if let Err(error) = request.respond(wire::response(self.make(&method, &target))) {
                         log::warn!("http: {method} {target}: cannot respond: {error}");
                     }
                 }
-                Err(_) if self.stopping() => return,
+                Err(_) if self.ending.is_near() => return,
                 Err(error) => {
                     if let Err(error) = self.renew(&inner, &error) {
                         log::warn!("http: {error}");
@@ -279,35 +216,33 @@ impl Shared {
         lock(&self.inner).clone()
     }
 
-    fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
-    }
-
     fn unblock(&self, inner: &Inner) {
         (0..self.handlers).for_each(|_| inner.server.unblock());
     }
 }
 
-/// How many connections may be open. A limit that cannot be told is taken for a high one.
-fn clients_max(max_fds: Option<f64>, handlers: usize) -> usize {
-    let by_fds = max_fds.map_or(CLIENTS_MAX, |max| max as usize / FDS_SHARE / CLIENT_FDS);
-    // Answers being made are no more than handlers that may be stuck, and a few others for a moment.
-    by_fds.min(CLIENTS_MAX).max(4 * handlers)
+/// How many connections may be open at once. A limit on descriptors that cannot be told is taken for a high one.
+fn seats(max_fds: Option<f64>, handlers: usize) -> usize {
+    let by_fds = max_fds.map_or(SEATS_MAX, |max| max as usize / FDS_SHARE);
+    // Clients whose answers are being made keep their seats; others have to find one.
+    by_fds.min(SEATS_MAX).max(4 * handlers)
+}
+
+/// On the first of the addresses that may be listened on.
+fn bind(addr: impl ToSocketAddrs, seats: usize) -> io::Result<(Front, Desk, Arc<Ending>)> {
+    let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the host has no address");
+    for addr in addr.to_socket_addrs()? {
+        match Front::bind(addr, seats) {
+            Ok(bound) => return Ok(bound),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 /// True once every sender is gone.
 fn ended_by(threads: &Receiver<()>, deadline: Instant) -> bool {
     threads.recv_deadline(deadline) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
-}
-
-/// An address to connect to for one that is listened on.
-fn reachable(mut addr: SocketAddr) -> SocketAddr {
-    match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    addr
 }
 
 fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -318,27 +253,6 @@ fn failed() -> Answer {
     Answer::error(500, "internal", "the request could not be handled", "see the log; the server goes on")
 }
 
-fn response(answer: Answer) -> Response<io::Cursor<Vec<u8>>> {
-    let fixed =
-        [("Content-Type", answer.content_type), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
-    let own = answer.headers.iter().map(|(name, value)| (*name, value.as_str()));
-    // The length is known: chunks are never needed, and HTTP/1.0 does not know them.
-    let mut response =
-        Response::from_data(answer.body).with_status_code(answer.status).with_chunked_threshold(usize::MAX);
-    for (name, value) in fixed.into_iter().chain(own) {
-        response.add_header(Header::from_bytes(name, value).expect("headers are plain ASCII"));
-    }
-    response
-}
-
-/// An answer as it goes over the wire, for what never reaches tiny_http.
-fn bytes(answer: Answer, to_head: bool) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let printed = response(answer).raw_print(&mut bytes, HTTPVersion(1, 1), &[], to_head, None);
-    printed.expect("a vector takes everything");
-    bytes
-}
-
 /// What these locks guard is whole between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -347,6 +261,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::net::TcpStream;
 
     use super::*;
     use crate::fault::Fault;

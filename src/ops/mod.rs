@@ -2,7 +2,8 @@
 //! but its own baselines; no thread of the data path ever waits for anything in here.
 
 pub mod api;
-mod clients;
+mod conn;
+mod front;
 mod gate;
 pub mod http;
 mod inner;
@@ -12,6 +13,7 @@ mod origin;
 mod process;
 mod target;
 pub mod tracking;
+mod wire;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

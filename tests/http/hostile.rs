@@ -1,5 +1,5 @@
 //! Requests that are greedy, ambiguous or mad: each is refused, or taken within bounds, and others are answered
-//! meanwhile.
+//! meanwhile. Clients that are many or slow are in `crowd`.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
