@@ -4,6 +4,8 @@
 mod client;
 #[path = "http/crowd.rs"]
 mod crowd;
+#[path = "http/descriptors.rs"]
+mod descriptors;
 #[path = "http/exposition.rs"]
 mod exposition;
 #[path = "http/hostile.rs"]

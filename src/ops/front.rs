@@ -29,8 +29,10 @@ const BACKLOG: i32 = 4096;
 /// Nobody goes before it was waited for this long. New clients get in at the rate of the seats over this, however
 /// many are silent.
 const GRACE: Duration = Duration::from_millis(10);
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Between attempts to accept while there is no descriptor to do it with.
+const STARVED_WAIT: Duration = Duration::from_millis(50);
+/// Descriptors kept for accepting when all others are gone. So many clients can be waited for then, each for a moment.
+const RESERVE_MAX: usize = 16;
 
 /// A request, and which client waits for its answer.
 pub(super) struct Question {
@@ -89,8 +91,10 @@ pub(super) struct Front {
     poll: Poll,
     /// None once the end is announced.
     listener: Option<TcpListener>,
-    /// A descriptor to accept with when all others are gone.
-    reserve: Option<File>,
+    /// Descriptors to accept with when all others are gone.
+    reserve: Vec<File>,
+    /// Some of them had to be used, and are not back yet.
+    is_starved: bool,
     conns: HashMap<Token, Conn>,
     seats: usize,
     next_token: usize,
@@ -98,7 +102,6 @@ pub(super) struct Front {
     has_callers: bool,
     /// but not before this.
     accept_after: Instant,
-    backoff: Duration,
     questions: Sender<Question>,
     answers: Receiver<(Token, Vec<u8>)>,
 }
@@ -120,13 +123,13 @@ impl Front {
         let front = Front {
             poll,
             listener: Some(listener),
-            reserve: reserve(),
+            reserve: Vec::new(),
+            is_starved: false,
             conns: HashMap::new(),
             seats,
             next_token: WAKER.0 + 1,
             has_callers: true,
             accept_after: Instant::now(),
-            backoff: BACKOFF_MIN,
             questions,
             answers,
         };
@@ -204,9 +207,7 @@ impl Front {
 
     fn accept(&mut self) {
         let now = Instant::now();
-        if self.has_callers && self.reserve.is_none() {
-            self.reserve = reserve();
-        }
+        self.fill_reserve();
         while self.has_callers && self.accept_after <= now {
             if self.conns.len() >= self.seats && !self.evict(now) {
                 self.accept_after = now + GRACE / 2;
@@ -214,22 +215,36 @@ impl Front {
             }
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok((stream, _)) => {
-                    self.backoff = BACKOFF_MIN;
-                    self.admit(stream, now);
-                }
+                Ok((stream, _)) => self.admit(stream, now),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => self.has_callers = false,
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
-                    // Most likely the descriptors have run out, which is no reason to stop accepting.
-                    _ if self.evict(now) || self.reserve.take().is_some() => {}
-                    _ => {
-                        log::warn!("http: cannot accept: {error}");
-                        self.accept_after = now + self.backoff;
-                        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-                    }
+                    _ => self.starve(&error, now),
                 },
             }
+        }
+    }
+
+    /// Accepting failed, most likely because the process is out of descriptors, which is no reason to give up.
+    fn starve(&mut self, error: &io::Error, now: Instant) {
+        if !self.is_starved {
+            log::warn!("http: accepts with its reserve of descriptors from now on: {error}");
+            self.is_starved = true;
+        }
+        if !self.evict(now) && self.reserve.pop().is_none() {
+            let is_soon = self.conns.values().any(|conn| conn.waiting_since().is_some());
+            self.accept_after = now + if is_soon { GRACE / 2 } else { STARVED_WAIT };
+        }
+    }
+
+    fn fill_reserve(&mut self) {
+        while self.has_callers && self.reserve.len() < RESERVE_MAX {
+            let Ok(file) = File::open("/dev/null") else { return };
+            self.reserve.push(file);
+        }
+        if self.is_starved && self.reserve.len() == RESERVE_MAX {
+            log::info!("http: its reserve of descriptors is back");
+            self.is_starved = false;
         }
     }
 
@@ -252,8 +267,4 @@ impl Front {
         let Some((since, token)) = waiting.min() else { return false };
         now.saturating_duration_since(since) >= GRACE && self.conns.remove(&token).is_some()
     }
-}
-
-fn reserve() -> Option<File> {
-    File::open("/dev/null").ok()
 }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use tiny_http::Request;
+
 use super::api::{Answer, Api, Slots};
 use super::front::{Desk, Ending, Front};
 use super::gate::Asked;
@@ -29,6 +31,8 @@ const SEATS_MAX: usize = 256;
 /// and as a part of those that it may have: one in so many.
 const FDS_SHARE: usize = 4;
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+/// Nothing is read from anywhere but memory: where tiny_http takes longer than this, something is wrong with it.
+const READING_WAIT: Duration = Duration::from_millis(300);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -140,10 +144,11 @@ impl Shared {
         let Asked { method, target, .. } = asked;
         self.ask(method, target).unwrap_or_else(|error| {
             log::error!("http: {method} {target}: {error}");
-            match method.as_str() {
-                // Reading may be done twice, and takes no descriptor here, as it does where they have run out.
-                "GET" | "HEAD" => wire::bytes(self.make(method, target), method == "HEAD"),
-                _ => wire::bytes(failed(), false),
+            // Reading may be done twice, and takes no descriptor here, as it does where they have run out.
+            if is_reading(method) {
+                wire::bytes(self.make(method, target), method == "HEAD")
+            } else {
+                wire::bytes(failed(), false)
             }
         })
     }
@@ -151,16 +156,28 @@ impl Shared {
     /// Puts a request to tiny_http; answers with the response as it goes over the wire.
     fn ask(&self, method: &str, target: &str) -> io::Result<Vec<u8>> {
         let inner = self.inner();
-        let response = inner.ask(method, target);
-        match response {
+        match self.ask_this(&inner, method, target) {
             // The request was never read. Its accept loop is gone, which it does not always tell `recv`.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
                 self.renew(&inner, &error)?;
-                self.inner().ask(method, target)
+                self.ask_this(&self.inner(), method, target)
             }
             Ok(response) if response.is_empty() => Err(io::Error::other("no answer from the handler")),
             response => response,
         }
+    }
+
+    fn ask_this(&self, inner: &Inner, method: &str, target: &str) -> io::Result<Vec<u8>> {
+        let asked = Instant::now();
+        inner.ask(method, target, || {
+            // The handlers have gone over to another tiny_http, perhaps before this request came out of the old one.
+            if self.inner().number != inner.number {
+                while let Ok(Some(request)) = inner.server.try_recv() {
+                    self.respond(request);
+                }
+            }
+            !is_reading(method) || asked.elapsed() < READING_WAIT
+        })
     }
 
     fn make(&self, method: &str, target: &str) -> Answer {
@@ -168,6 +185,13 @@ impl Shared {
             log::error!("http: {method} {target}: the handler panicked");
             failed()
         })
+    }
+
+    fn respond(&self, request: Request) {
+        let (method, target) = (request.method().to_string(), request.url().to_string());
+        if let Err(error) = request.respond(wire::response(self.make(&method, &target))) {
+            log::warn!("http: {method} {target}: cannot respond: {error}");
+        }
     }
 
     /// One handler thread.
@@ -178,10 +202,7 @@ impl Shared {
             match inner.server.recv() {
                 Ok(request) => {
                     backoff = BACKOFF_MIN;
-                    let (method, target) = (request.method().to_string(), request.url().to_string());
-                    if let Err(error) = request.respond(wire::response(self.make(&method, &target))) {
-                        log::warn!("http: {method} {target}: cannot respond: {error}");
-                    }
+                    self.respond(request);
                 }
                 Err(_) if self.ending.is_near() => return,
                 Err(error) => {
@@ -249,6 +270,10 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name).spawn(run).map(drop)
 }
 
+fn is_reading(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD")
+}
+
 fn failed() -> Answer {
     Answer::error(500, "internal", "the request could not be handled", "see the log; the server goes on")
 }
@@ -301,6 +326,24 @@ mod tests {
             assert!(get(server.addr).starts_with("HTTP/1.1 200"));
         }
         assert!(server.stop(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_request_left_behind_in_an_old_tiny_http_is_answered() {
+        let server = start();
+        let old = server.shared.inner();
+        server.shared.renew(&old, &io::Error::other("a test")).unwrap();
+        for method in ["GET", "POST"] {
+            let answer = server.shared.ask_this(&old, method, "/nowhere").unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 404"), "{method}");
+        }
+        drop(old);
+        assert!(server.stop(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn seats_are_a_part_of_the_descriptors_and_never_too_few() {
+        assert_eq!([None, Some(1e6), Some(512.0), Some(8.0)].map(|max| seats(max, 4)), [256, 256, 128, 16]);
     }
 
     #[test]
