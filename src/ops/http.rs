@@ -172,9 +172,14 @@ impl Shared {
         inner.ask(method, target, || {
             // The handlers have gone over to another tiny_http, perhaps before this request came out of the old one.
             if self.inner().number != inner.number {
-                while let Ok(Some(request)) = inner.server.try_recv() {
-                    self.respond(request);
+                // One more than the calls that `renew` left there, each of which comes out as nothing.
+                for _ in 0..=self.handlers {
+                    if let Ok(Some(request)) = inner.server.try_recv() {
+                        self.respond(request);
+                    }
                 }
+                // A handler that is still on its way over needs its call; one too many hurts nobody.
+                self.unblock(inner);
             }
             !is_reading(method) || asked.elapsed() < READING_WAIT
         })
