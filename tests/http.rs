@@ -2,6 +2,10 @@
 
 #[path = "http/client.rs"]
 mod client;
+#[path = "http/crowd.rs"]
+mod crowd;
+#[path = "http/descriptors.rs"]
+mod descriptors;
 #[path = "http/exposition.rs"]
 mod exposition;
 #[path = "http/hostile.rs"]

@@ -1,30 +1,17 @@
-//! The gate between clients and tiny_http: it reads one request from a socket, within bounds of bytes and time,
-//! and lets through the method and the target of a sound one. Bodies, headers and everything else end here.
+//! The gate between clients and tiny_http: it takes bytes, and gives the method and the target of a sound request,
+//! within bounds. Bodies, headers and everything else end here. It knows no socket and no clock.
 //!
 //! It is there because tiny_http 0.12 cannot be guarded from behind: dropping a request whose body was not read
 //! to its end allocates as many bytes as its Content-Length says is left, and a client that says 2^62 aborts the
 //! process. It also waits forever for a slow client, and keeps as many headers as it is sent.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
-
 use super::api::Answer;
+use super::origin::Whence;
 
 /// A request line and its headers. No sound request to this program comes near it.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// No endpoint takes a body; a client that sends a small one all the same is answered.
 const BODY_BYTES_MAX: u64 = 64 * 1024;
-/// For all of a request, from its first byte.
-const REQUEST_WAIT: Duration = Duration::from_secs(10);
-/// For the first byte of the next request on a connection that is kept.
-const IDLE_WAIT: Duration = Duration::from_secs(60);
-/// For the client to take the next part of an answer.
-const WRITE_WAIT: Duration = Duration::from_secs(10);
-/// What a refused client may still send before the connection is cut: closing with unread bytes would make the
-/// kernel reset the connection, and the client lose its answer.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
-const LINGER_WAIT: Duration = Duration::from_secs(1);
 
 /// What is let through.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,123 +21,73 @@ pub(super) struct Asked {
     pub keep_alive: bool,
 }
 
-/// One client.
-pub(super) struct Client {
-    stream: TcpStream,
+/// What is known after the bytes so far.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// More bytes are needed.
+    More,
+    /// They will not come before the client has been told to go on.
+    Continue,
+    Asked(Asked),
+}
+
+/// The bytes of one client, from request to request.
+#[derive(Default)]
+pub(super) struct Reader {
     /// Read and not used yet: the rest of a pipeline.
     pending: Vec<u8>,
+    /// Bytes of empty lines before the request.
+    blank_bytes: usize,
+    /// Once the head is whole: the request, and how much of its body is still to come.
+    body: Option<(Asked, usize)>,
 }
 
-/// Why there is no request.
-pub(super) enum Closed {
-    /// The client is done, or gone.
-    Gone,
-    /// It sent what no server should take; the connection cannot go on.
-    Refused(Answer),
-}
-
-impl From<io::Error> for Closed {
-    fn from(_: io::Error) -> Self {
-        Closed::Gone
-    }
-}
-
-impl Client {
-    pub fn new(stream: TcpStream) -> io::Result<Client> {
-        stream.set_write_timeout(Some(WRITE_WAIT))?;
-        // An answer is one write; waiting to join it with another only delays it.
-        stream.set_nodelay(true)?;
-        Ok(Client { stream, pending: Vec::new() })
+impl Reader {
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
     }
 
-    pub fn next(&mut self) -> Result<Asked, Closed> {
-        if self.pending.is_empty() && !self.more(Instant::now() + IDLE_WAIT)? {
-            return Err(Closed::Gone);
-        }
-        let deadline = Instant::now() + REQUEST_WAIT;
-        let head_bytes = loop {
-            // Empty lines before a request are to be ignored (RFC 9112, 2.2).
-            let blank = self.pending.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-            self.pending.drain(..blank);
-            if let Some(at) = self.pending.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break at;
-            }
-            if self.pending.len() > HEAD_BYTES_MAX {
-                return Err(refuse(431, "head_too_large", format!("more than {HEAD_BYTES_MAX} bytes of headers")));
-            }
-            if !self.more_of_request(deadline)? {
-                return Err(Closed::Gone);
-            }
-        };
-        if head_bytes > HEAD_BYTES_MAX {
-            return Err(refuse(431, "head_too_large", format!("more than {HEAD_BYTES_MAX} bytes of headers")));
-        }
-        let head: Vec<u8> = self.pending.drain(..head_bytes + 4).collect();
-        let head = parse(&head[..head_bytes]).map_err(Closed::Refused)?;
-        if head.body_bytes > 0 && head.expects_continue {
-            self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-        }
-        let mut body_bytes = head.body_bytes as usize;
-        while body_bytes > self.pending.len() {
-            body_bytes -= self.pending.len();
-            self.pending.clear();
-            if !self.more_of_request(deadline)? {
-                return Err(Closed::Gone);
-            }
-        }
-        self.pending.drain(..body_bytes);
-        Ok(head.asked)
+    /// Whether the client owes the rest of a request.
+    pub fn has_begun(&self) -> bool {
+        !self.pending.is_empty() || self.blank_bytes > 0 || self.body.is_some()
     }
 
-    fn more_of_request(&mut self, deadline: Instant) -> Result<bool, Closed> {
-        self.more(deadline).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                refuse(408, "request_too_slow", format!("no whole request within {} s", REQUEST_WAIT.as_secs()))
-            }
-            _ => Closed::Gone,
-        })
-    }
-
-    /// Reads what is there, waiting for it until the deadline. False at the end of the stream.
-    fn more(&mut self, deadline: Instant) -> io::Result<bool> {
-        // A time-out of zero would mean none.
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        self.stream.set_read_timeout(Some(left))?;
-        let mut bytes = [0; 4096];
-        loop {
-            match self.stream.read(&mut bytes) {
-                Ok(read) => {
-                    self.pending.extend_from_slice(&bytes[..read]);
-                    return Ok(read > 0);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    /// Or what is wrong with the bytes; then the connection cannot go on.
+    pub fn next(&mut self) -> Result<Step, Answer> {
+        if self.body.is_none() {
+            let Some((head_bytes, head)) = self.head()? else { return Ok(Step::More) };
+            self.pending.drain(..head_bytes);
+            self.blank_bytes = 0;
+            self.body = Some((head.asked, head.body_bytes as usize));
+            if head.expects_continue && head.body_bytes > 0 {
+                return Ok(Step::Continue);
             }
         }
-    }
-
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
-    }
-
-    /// Ends the connection so that what was written arrives.
-    pub fn close(mut self) {
-        if self.stream.shutdown(Shutdown::Write).is_ok() {
-            let deadline = Instant::now() + LINGER_WAIT;
-            let mut taken = 0;
-            while taken < LINGER_BYTES_MAX && Instant::now() < deadline && matches!(self.more(deadline), Ok(true)) {
-                taken += self.pending.len();
-                self.pending.clear();
-            }
+        let Some((asked, body_bytes)) = self.body.take() else { return Ok(Step::More) };
+        let taken = body_bytes.min(self.pending.len());
+        self.pending.drain(..taken);
+        if taken == body_bytes {
+            return Ok(Step::Asked(asked));
         }
+        self.body = Some((asked, body_bytes - taken));
+        Ok(Step::More)
+    }
+
+    /// The head and its length, once it is whole.
+    fn head(&mut self) -> Result<Option<(usize, Head)>, Answer> {
+        // Empty lines before a request are to be ignored (RFC 9112, 2.2).
+        let blank_bytes = self.pending.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        self.pending.drain(..blank_bytes);
+        self.blank_bytes += blank_bytes;
+        let end = self.pending.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        if end.unwrap_or(self.pending.len()).max(self.blank_bytes) > HEAD_BYTES_MAX {
+            return Err(refusal(431, "head_too_large", format!("more than {HEAD_BYTES_MAX} bytes of headers")));
+        }
+        end.map(|end| parse(&self.pending[..end]).map(|head| (end + 4, head))).transpose()
     }
 }
 
-fn refuse(status: u16, code: &'static str, message: impl Into<String>) -> Closed {
-    Closed::Refused(refusal(status, code, message))
-}
-
-fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Answer {
+pub(super) fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Answer {
     Answer::error(status, code, message, "send a plain HTTP/1.1 request without a body; GET / lists the endpoints")
 }
 
@@ -187,7 +124,7 @@ fn parse(head: &[u8]) -> Result<Head, Answer> {
         }
         _ => return Err(malformed("the first line does not end with an HTTP version")),
     };
-    let (mut body_bytes, mut expects_continue) = (None, false);
+    let (mut body_bytes, mut expects_continue, mut whence) = (None, false, Whence::default());
     for line in lines {
         let (name, value) = line.split_once(':').ok_or_else(|| malformed("a header without a colon"))?;
         if name.is_empty() || !name.bytes().all(is_token) {
@@ -198,6 +135,11 @@ fn parse(head: &[u8]) -> Result<Head, Answer> {
             return Err(malformed("the value of a header holds control characters"));
         }
         match name.to_ascii_lowercase().as_str() {
+            "host" if whence.host.replace(value).is_some() => return Err(malformed("Host is given twice")),
+            "origin" if whence.origin.replace(value).is_some() => return Err(malformed("Origin is given twice")),
+            "sec-fetch-site" if whence.fetch_site.replace(value).is_some() => {
+                return Err(malformed("Sec-Fetch-Site is given twice"));
+            }
             "content-length" => {
                 if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
                     return Err(malformed("Content-Length is not a number"));
@@ -222,6 +164,7 @@ fn parse(head: &[u8]) -> Result<Head, Answer> {
     if body_bytes > BODY_BYTES_MAX {
         return Err(refusal(413, "body_too_large", format!("no endpoint takes a body of {body_bytes} bytes")));
     }
+    whence.check(method)?;
     let asked = Asked { method: method.into(), target: target.into(), keep_alive };
     Ok(Head { asked, body_bytes, expects_continue })
 }
@@ -248,6 +191,50 @@ mod tests {
         assert!(!parse(b"GET / HTTP/1.0").unwrap().asked.keep_alive);
     }
 
+    fn fed(bytes: &[u8]) -> Reader {
+        let mut reader = Reader::default();
+        reader.push(bytes);
+        reader
+    }
+
+    #[test]
+    fn a_request_is_one_however_it_is_cut_and_what_follows_is_the_next() {
+        let bytes = b"\r\n\nPOST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nGETGET /b HTTP/1.0\r\n\r\n";
+        for size in 1..bytes.len() {
+            let (mut reader, mut asked) = (Reader::default(), Vec::new());
+            for part in bytes.chunks(size) {
+                reader.push(part);
+                while let Step::Asked(one) = reader.next().unwrap() {
+                    asked.push(one);
+                }
+            }
+            assert!(!reader.has_begun());
+            let one = |method: &str, target: &str, keep_alive| Asked {
+                method: method.into(),
+                target: target.into(),
+                keep_alive,
+            };
+            assert_eq!(asked, [one("POST", "/a", true), one("GET", "/b", false)], "{size}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_waits_to_be_asked_for_is() {
+        let mut reader = fed(b"GET / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+        assert!(matches!(reader.next(), Ok(Step::Continue)));
+        assert!(matches!(reader.next(), Ok(Step::More)) && reader.has_begun());
+        reader.push(b"xx");
+        assert!(matches!(reader.next(), Ok(Step::Asked(_))));
+    }
+
+    #[test]
+    fn nothing_is_read_without_an_end() {
+        for bytes in [vec![b'x'; HEAD_BYTES_MAX + 1], vec![b'\n'; HEAD_BYTES_MAX + 1]] {
+            assert!(matches!(fed(&bytes[1..]).next(), Ok(Step::More)));
+            assert!(matches!(fed(&bytes).next(), Err(answer) if answer.status == 431));
+        }
+    }
+
     #[test]
     fn what_is_ambiguous_or_too_much_is_refused() {
         for (expected, head) in [
@@ -268,6 +255,9 @@ mod tests {
             (411, "GET / HTTP/1.1\r\nTransfer-Encoding: chunked"),
             (400, "GET / HTTP/1.1\r\nTransfer-Encoding:\x0bchunked"),
             (400, "GET /\u{e9} HTTP/1.1"),
+            (400, "GET / HTTP/1.1\r\nHost: a\r\nHost: a"),
+            (400, "GET / HTTP/1.1\r\nOrigin: http://a\r\nOrigin: http://a"),
+            (400, "GET / HTTP/1.1\r\nSec-Fetch-Site: none\r\nSec-Fetch-Site: none"),
             (413, "GET / HTTP/1.1\r\nContent-Length: 65537"),
             (413, "GET / HTTP/1.1\r\nContent-Length: 4611686018427387904"),
             (413, "GET / HTTP/1.1\r\nContent-Length: 99999999999999999999999"),

@@ -1,32 +1,38 @@
-//! The server: who listens, which threads there are, and how they end. Clients are accepted here, their requests
-//! pass the gate, and each is put to tiny_http over a private socket, whose handler threads ask the `Api`.
-//! Nothing in here knows a route.
+//! The server: which threads there are, and how they end. The front speaks with the clients; what passes the gate is
+//! put to tiny_http over a private socket, whose handler threads ask the `Api`. Nothing in here knows a route.
 //!
-//! Threads: `http-accept`; `http-client`, one a connection, `CLIENTS_MAX` at most; `http-0` and on, the handlers,
-//! of which test data may hold all but two; `http-sample`, which looks at the counters ten times a second.
-#![allow(clippy::disallowed_methods)] // pauses between attempts to listen; no thread of the data path is in here
+//! Threads: `http-front`; `http-ask-0` and on, which put requests to tiny_http and wait for what it says; `http-0`
+//! and on, as many handlers, of which test data may hold all but two; `http-sample`, which looks at the counters
+//! ten times a second.
+#![allow(clippy::disallowed_methods)] // pauses between attempts to start tiny_http; no thread of the data path is in here
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use tiny_http::{HTTPVersion, Header, Response};
+
+use tiny_http::Request;
 
 use super::api::{Answer, Api, Slots};
-use super::gate::{Client, Closed};
+use super::front::{Desk, Ending, Front};
+use super::gate::Asked;
 use super::inner::Inner;
+use super::process::Process;
+use super::wire;
 
 /// Handlers that test data never holds.
 const HANDLERS_SPARE: usize = 2;
-/// Each costs a thread and up to five file descriptors.
-const CLIENTS_MAX: usize = 64;
+/// Connections that may be open at once, where the process may have as many file descriptors as it likes,
+const SEATS_MAX: usize = 256;
+/// and as a part of those that it may have: one in so many.
+const FDS_SHARE: usize = 4;
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+/// Nothing is read from anywhere but memory: where tiny_http takes longer than this, something is wrong with it.
+const READING_WAIT: Duration = Duration::from_millis(300);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -36,7 +42,7 @@ pub struct Server {
     addr: SocketAddr,
     /// Dropped to stop the sampler.
     stop: Option<Sender<()>>,
-    /// Disconnected when the last thread that answers clients has ended,
+    /// Disconnected when the front and the last thread that asks have ended,
     clients_ended: Receiver<()>,
     /// and when the last handler has.
     handlers_ended: Receiver<()>,
@@ -46,35 +52,22 @@ struct Shared {
     api: Arc<Api>,
     long: Slots,
     handlers: usize,
-    stopping: AtomicBool,
-    clients: Mutex<HashMap<u64, TcpStream>>,
+    ending: Arc<Ending>,
     inner: Mutex<Arc<Inner>>,
-}
-
-/// The place of a connection among the clients.
-struct Entry<'a> {
-    clients: &'a Mutex<HashMap<u64, TcpStream>>,
-    number: u64,
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        lock(self.clients).remove(&self.number);
-    }
 }
 
 impl Server {
     /// Serves from when this returns. `threads` is the number of handlers, three at least.
     pub fn start(addr: impl ToSocketAddrs, api: Arc<Api>, threads: usize) -> io::Result<Server> {
-        let listener = TcpListener::bind(addr)?;
-        let addr = listener.local_addr()?;
         let handlers = threads.max(HANDLERS_SPARE + 1);
+        let seats = seats(Process::look().max_fds, handlers);
+        let (front, desk, ending) = bind(addr, seats)?;
+        let addr = front.local_addr()?;
         let shared = Arc::new(Shared {
             api,
             long: Slots::new(handlers - HANDLERS_SPARE),
             handlers,
-            stopping: AtomicBool::new(false),
-            clients: Mutex::default(),
+            ending: ending.clone(),
             inner: Mutex::new(Inner::bind(0)?),
         });
         let (stop, stopped) = bounded(0);
@@ -90,6 +83,14 @@ impl Server {
                 let shared = shared;
                 shared.handle();
             })?;
+            let (shared, alive, desk) = (server.shared.clone(), client_alive.clone(), desk.clone());
+            spawn(format!("http-ask-{number}"), move || {
+                let _alive = alive;
+                let (shared, desk) = (shared, desk);
+                for question in &desk.questions {
+                    desk.answer(&question, shared.answer(&question.asked));
+                }
+            })?;
         }
         let sampled = shared.api.clone();
         spawn("http-sample".into(), move || {
@@ -97,7 +98,10 @@ impl Server {
                 sampled.sample(Instant::now());
             }
         })?;
-        spawn("http-accept".into(), move || shared.accept(&listener, &client_alive))?;
+        spawn("http-front".into(), move || {
+            let _alive = client_alive;
+            front.run(&ending);
+        })?;
         Ok(server)
     }
 
@@ -115,15 +119,11 @@ impl Server {
             return true;
         }
         let deadline = Instant::now() + deadline;
-        self.shared.stopping.store(true, Ordering::Release);
-        // The acceptor looks at `stopping` after every connection; this is its last one.
-        drop(TcpStream::connect_timeout(&reachable(self.addr), Duration::from_secs(1)));
-        // An idle connection ends at once, a busy one after its answer.
-        self.shared.shut(Shutdown::Read);
+        self.shared.ending.announce();
         let clients_ended = ended_by(&self.clients_ended, deadline);
         self.shared.unblock(&self.shared.inner());
         let handlers_ended = ended_by(&self.handlers_ended, deadline);
-        self.shared.shut(Shutdown::Both);
+        self.shared.ending.enforce();
         if !(clients_ended && handlers_ended) {
             // Whoever is left behind keeps the rest until the process ends, but nothing on the disk.
             self.shared.inner().dir.remove();
@@ -139,140 +139,101 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn accept(self: Arc<Self>, listener: &TcpListener, alive: &Sender<()>) {
-        let number = AtomicU64::new(0);
-        let mut backoff = BACKOFF_MIN;
-        loop {
-            let accepted = listener.accept();
-            if self.stopping() {
-                return;
+    /// The response as it goes over the wire.
+    fn answer(&self, asked: &Asked) -> Vec<u8> {
+        let Asked { method, target, .. } = asked;
+        self.ask(method, target).unwrap_or_else(|error| {
+            log::error!("http: {method} {target}: {error}");
+            // Reading may be done twice, and takes no descriptor here, as it does where they have run out.
+            if is_reading(method) {
+                wire::bytes(self.make(method, target), method == "HEAD")
+            } else {
+                wire::bytes(failed(), false)
             }
-            // Running out of file descriptors is an error of accept, and no reason to stop accepting.
-            let served = accepted.and_then(|(stream, _)| self.clone().admit(stream, &number, alive.clone()));
-            match served {
-                Ok(()) => backoff = BACKOFF_MIN,
-                Err(error) => {
-                    log::warn!("http: cannot take a connection: {error}");
-                    thread::sleep(backoff);
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
-                }
-            }
-        }
-    }
-
-    fn admit(self: Arc<Self>, stream: TcpStream, number: &AtomicU64, alive: Sender<()>) -> io::Result<()> {
-        let number = number.fetch_add(1, Ordering::Relaxed);
-        let handle = stream.try_clone()?;
-        let mut client = Client::new(stream)?;
-        {
-            let mut clients = lock(&self.clients);
-            if self.stopping() {
-                // `end` shuts whoever is in the list, once.
-                return Ok(());
-            }
-            if clients.len() >= CLIENTS_MAX {
-                let message = format!("{CLIENTS_MAX} connections are open");
-                let answer = Answer::error(503, "too_many_connections", message, "close some and try again");
-                // It fits into the socket's buffer, so that nobody waits here for a client.
-                return client.write(&bytes(answer.with("Retry-After", "1")));
-            }
-            clients.insert(number, handle);
-        }
-        let shared = self.clone();
-        let spawned = spawn("http-client".into(), move || {
-            // As above, and also by a panic.
-            let _alive = alive;
-            let shared = shared;
-            let _entry = Entry { clients: &shared.clients, number };
-            shared.serve(client);
-        });
-        spawned.inspect_err(|_| drop(lock(&self.clients).remove(&number)))
-    }
-
-    /// One connection, request after request.
-    fn serve(&self, mut client: Client) {
-        let last = loop {
-            match client.next() {
-                Ok(asked) => {
-                    let answer = self.ask(&asked.method, &asked.target).unwrap_or_else(|error| {
-                        log::error!("http: {} {}: {error}", asked.method, asked.target);
-                        bytes(failed())
-                    });
-                    if !asked.keep_alive || self.stopping() {
-                        break answer;
-                    }
-                    if client.write(&answer).is_err() {
-                        return;
-                    }
-                }
-                Err(Closed::Gone) => return,
-                Err(Closed::Refused(answer)) => break bytes(answer),
-            }
-        };
-        if client.write(&last).is_ok() {
-            client.close();
-        }
+        })
     }
 
     /// Puts a request to tiny_http; answers with the response as it goes over the wire.
     fn ask(&self, method: &str, target: &str) -> io::Result<Vec<u8>> {
         let inner = self.inner();
-        let response = inner.ask(method, target);
-        match response {
+        match self.ask_this(&inner, method, target) {
             // The request was never read. Its accept loop is gone, which it does not always tell `recv`.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
-                self.renew(&inner, &error);
-                self.inner().ask(method, target)
+                self.renew(&inner, &error)?;
+                self.ask_this(&self.inner(), method, target)
             }
             Ok(response) if response.is_empty() => Err(io::Error::other("no answer from the handler")),
             response => response,
         }
     }
 
+    fn ask_this(&self, inner: &Inner, method: &str, target: &str) -> io::Result<Vec<u8>> {
+        let asked = Instant::now();
+        inner.ask(method, target, || {
+            // The handlers have gone over to another tiny_http, perhaps before this request came out of the old one.
+            if self.inner().number != inner.number {
+                // One more than the calls that `renew` left there, each of which comes out as nothing.
+                for _ in 0..=self.handlers {
+                    if let Ok(Some(request)) = inner.server.try_recv() {
+                        self.respond(request);
+                    }
+                }
+                // A handler that is still on its way over needs its call; one too many hurts nobody.
+                self.unblock(inner);
+            }
+            !is_reading(method) || asked.elapsed() < READING_WAIT
+        })
+    }
+
+    fn make(&self, method: &str, target: &str) -> Answer {
+        catch_unwind(AssertUnwindSafe(|| self.api.answer(method, target, &self.long))).unwrap_or_else(|_| {
+            log::error!("http: {method} {target}: the handler panicked");
+            failed()
+        })
+    }
+
+    fn respond(&self, request: Request) {
+        let (method, target) = (request.method().to_string(), request.url().to_string());
+        if let Err(error) = request.respond(wire::response(self.make(&method, &target))) {
+            log::warn!("http: {method} {target}: cannot respond: {error}");
+        }
+    }
+
     /// One handler thread.
     fn handle(&self) {
+        let mut backoff = BACKOFF_MIN;
         loop {
             let inner = self.inner();
             match inner.server.recv() {
                 Ok(request) => {
-                    let (method, target) = (request.method().to_string(), request.url().to_string());
-                    let answer = catch_unwind(AssertUnwindSafe(|| self.api.answer(&method, &target, &self.long)));
-                    let answer = answer.unwrap_or_else(|_| {
-                        log::error!("http: {method} {target}: the handler panicked");
-                        failed()
-                    });
-                    if let Err(error) = request.respond(response(answer)) {
-                        log::warn!("http: {method} {target}: cannot respond: {error}");
+                    backoff = BACKOFF_MIN;
+                    self.respond(request);
+                }
+                Err(_) if self.ending.is_near() => return,
+                Err(error) => {
+                    if let Err(error) = self.renew(&inner, &error) {
+                        log::warn!("http: {error}");
+                        thread::sleep(backoff);
+                        backoff = (backoff * 2).min(BACKOFF_MAX);
                     }
                 }
-                Err(_) if self.stopping() => return,
-                Err(error) => self.renew(&inner, &error),
             }
         }
     }
 
     /// An error of accept ends tiny_http's loop for good: another one takes its place. Whoever sees it first
-    /// does it; the others find it done.
-    fn renew(&self, broken: &Inner, error: &io::Error) {
+    /// does it; the others find it done. Where it fails, the next request tries again.
+    fn renew(&self, broken: &Inner, error: &io::Error) -> io::Result<()> {
         let mut inner = lock(&self.inner);
-        if inner.number != broken.number {
-            return;
+        if inner.number == broken.number {
+            let fresh = Inner::bind(broken.number + 1)
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot start tiny_http again: {error}")))?;
+            log::warn!("http: tiny_http ended and was started again: {error}");
+            let broken = std::mem::replace(&mut *inner, fresh);
+            // The other handlers wait in the old one.
+            self.unblock(&broken);
         }
-        log::warn!("http: tiny_http ended and is started again: {error}");
-        let mut backoff = BACKOFF_MIN;
-        while !self.stopping() {
-            match Inner::bind(broken.number + 1) {
-                Ok(fresh) => {
-                    let broken = std::mem::replace(&mut *inner, fresh);
-                    // The other handlers wait in the old one.
-                    self.unblock(&broken);
-                    return;
-                }
-                Err(error) => log::warn!("http: cannot start tiny_http: {error}"),
-            }
-            thread::sleep(backoff);
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-        }
+        Ok(())
     }
 }
 
@@ -281,17 +242,28 @@ impl Shared {
         lock(&self.inner).clone()
     }
 
-    fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
-    }
-
     fn unblock(&self, inner: &Inner) {
         (0..self.handlers).for_each(|_| inner.server.unblock());
     }
+}
 
-    fn shut(&self, how: Shutdown) {
-        lock(&self.clients).values().for_each(|client| drop(client.shutdown(how)));
+/// How many connections may be open at once. A limit on descriptors that cannot be told is taken for a high one.
+fn seats(max_fds: Option<f64>, handlers: usize) -> usize {
+    let by_fds = max_fds.map_or(SEATS_MAX, |max| max as usize / FDS_SHARE);
+    // Clients whose answers are being made keep their seats; others have to find one.
+    by_fds.min(SEATS_MAX).max(4 * handlers)
+}
+
+/// On the first of the addresses that may be listened on.
+fn bind(addr: impl ToSocketAddrs, seats: usize) -> io::Result<(Front, Desk, Arc<Ending>)> {
+    let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the host has no address");
+    for addr in addr.to_socket_addrs()? {
+        match Front::bind(addr, seats) {
+            Ok(bound) => return Ok(bound),
+            Err(error) => failed = error,
+        }
     }
+    Err(failed)
 }
 
 /// True once every sender is gone.
@@ -299,42 +271,16 @@ fn ended_by(threads: &Receiver<()>, deadline: Instant) -> bool {
     threads.recv_deadline(deadline) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
 }
 
-/// An address to connect to for one that is listened on.
-fn reachable(mut addr: SocketAddr) -> SocketAddr {
-    match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    addr
-}
-
 fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name).spawn(run).map(drop)
 }
 
+fn is_reading(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD")
+}
+
 fn failed() -> Answer {
     Answer::error(500, "internal", "the request could not be handled", "see the log; the server goes on")
-}
-
-fn response(answer: Answer) -> Response<io::Cursor<Vec<u8>>> {
-    let fixed =
-        [("Content-Type", answer.content_type), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
-    let own = answer.headers.iter().map(|(name, value)| (*name, value.as_str()));
-    // The length is known: chunks are never needed, and HTTP/1.0 does not know them.
-    let mut response =
-        Response::from_data(answer.body).with_status_code(answer.status).with_chunked_threshold(usize::MAX);
-    for (name, value) in fixed.into_iter().chain(own) {
-        response.add_header(Header::from_bytes(name, value).expect("headers are plain ASCII"));
-    }
-    response
-}
-
-/// An answer as it goes over the wire, for what never reaches tiny_http.
-fn bytes(answer: Answer) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    response(answer).raw_print(&mut bytes, HTTPVersion(1, 1), &[], false, None).expect("a vector takes everything");
-    bytes
 }
 
 /// What these locks guard is whole between any two statements.
@@ -345,6 +291,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::net::TcpStream;
 
     use super::*;
     use crate::fault::Fault;
@@ -384,6 +331,24 @@ mod tests {
             assert!(get(server.addr).starts_with("HTTP/1.1 200"));
         }
         assert!(server.stop(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_request_left_behind_in_an_old_tiny_http_is_answered() {
+        let server = start();
+        let old = server.shared.inner();
+        server.shared.renew(&old, &io::Error::other("a test")).unwrap();
+        for method in ["GET", "POST"] {
+            let answer = server.shared.ask_this(&old, method, "/nowhere").unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 404"), "{method}");
+        }
+        drop(old);
+        assert!(server.stop(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn seats_are_a_part_of_the_descriptors_and_never_too_few() {
+        assert_eq!([None, Some(1e6), Some(512.0), Some(8.0)].map(|max| seats(max, 4)), [256, 256, 128, 16]);
     }
 
     #[test]

@@ -7,6 +7,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Between looks at what became of this tiny_http while an answer is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// One incarnation of tiny_http.
 pub struct Inner {
@@ -24,14 +28,26 @@ impl Inner {
         Ok(Arc::new(Inner { server, number, dir }))
     }
 
-    /// Answers with the response as it goes over the wire.
-    pub fn ask(&self, method: &str, target: &str) -> io::Result<Vec<u8>> {
+    /// Answers with the response as it goes over the wire. Until it is there, `wait_on` is asked now and then
+    /// whether to wait any longer.
+    pub fn ask(&self, method: &str, target: &str, wait_on: impl Fn() -> bool) -> io::Result<Vec<u8>> {
         let mut stream = UnixStream::connect(self.dir.socket())?;
         write!(stream, "{method} {target} HTTP/1.1\r\nConnection: close\r\n\r\n")?;
+        stream.set_read_timeout(Some(LOOK_EVERY))?;
         let mut response = Vec::with_capacity(4096);
-        stream.read_to_end(&mut response)?;
-        Ok(response)
+        loop {
+            match stream.read_to_end(&mut response) {
+                Ok(_) => return Ok(response),
+                // What was read so far is in there.
+                Err(error) if is_time_out(&error) && wait_on() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
+}
+
+fn is_time_out(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// A directory that only this user may enter: the socket in it takes requests that did not pass the gate.

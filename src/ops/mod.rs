@@ -2,14 +2,18 @@
 //! but its own baselines; no thread of the data path ever waits for anything in here.
 
 pub mod api;
+mod conn;
+mod front;
 mod gate;
 pub mod http;
 mod inner;
 pub mod log;
 pub mod metrics;
+mod origin;
 mod process;
 mod target;
 pub mod tracking;
+mod wire;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use sluicegate::fault::Fault;
@@ -10,7 +11,7 @@ use sluicegate::ops::{Api, Sent, Server, TestData};
 use sluicegate::record::Partition;
 use sluicegate::track::{PartitionState, PartitionTrack, Track};
 
-use crate::client::{PATIENCE, get};
+use crate::client::{PATIENCE, get, health};
 
 pub const SEND: &str = "/send-test-data-concurrently";
 pub const HANDLERS: usize = 4;
@@ -86,5 +87,23 @@ impl World {
     /// The server is still there, and nothing that came before is in its way.
     pub fn lives(&self) {
         assert_eq!(get(self.addr, "/health/live").status, 200);
+    }
+
+    /// `/health` answers new clients while the load is on, again and again, and after it.
+    pub fn withstands(&self, load: impl FnOnce() + Send) {
+        // Each load by itself: what is asked for is an answer in time, and the tests share the processors.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        thread::scope(|scope| {
+            let load = scope.spawn(load);
+            loop {
+                let was_last = load.is_finished();
+                assert_eq!(health(self.addr).status, 200);
+                if was_last {
+                    break;
+                }
+            }
+            load.join().unwrap();
+        });
     }
 }
