@@ -22,6 +22,9 @@ const SPARE_SESSIONS: u32 = 2;
 const HTTP_THREADS: usize = 4;
 /// Between looks at the end offsets and the ledger.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A claim waits for its former owner's locks, and then ends that session: longer than both.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 /// Longer than a broker takes to answer a fetch, or to choose a new leader, by far.
 const STALL_AFTER: Duration = Duration::from_secs(15);
 /// Whoever holds a partition's row longer than this while another instance claims it is taken for frozen.
@@ -204,6 +207,8 @@ fn policy(flow: &config::Flow) -> Policy {
         commit_every: flow.commit_interval,
         look_every: LOOK_EVERY,
         stall_after: STALL_AFTER,
+        answer_within: ANSWER_WITHIN,
+        drain_patience: DRAIN_PATIENCE,
         revoke_grace: flow.revoke_grace,
         backoff_min: flow.backoff_min,
         backoff_max: flow.backoff_max,

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate::engine::{Batch, Claim, Letter, Outcome, Sink, Wanted};
+use sluicegate::engine::{Batch, Claim, Claims, Letter, Outcome, Sink, Wanted};
 use sluicegate::fault::{Cause, Fault};
 use sluicegate::flow::{Apply, Flow};
 use sluicegate::pg::copy::CopyRows;
@@ -88,11 +88,18 @@ fn partition(id: i32) -> Partition {
 }
 
 fn wanted(id: i32, incarnation: &str) -> Wanted {
-    Wanted { partition: partition(id), incarnation: incarnation.into() }
+    Wanted { partition: partition(id), incarnation: incarnation.into(), first_offset: Some(0) }
+}
+
+fn claims(sink: &Apply<Numbers>, wanted: &[Wanted]) -> Result<Vec<Result<Arc<Claim>, Cause>>, Fault> {
+    sink.claim(wanted).map(|claims| match claims {
+        Claims::Made(claims) => claims,
+        Claims::Unseen(unseen) => panic!("{unseen:?} came with a first offset"),
+    })
 }
 
 fn claim(sink: &Apply<Numbers>, id: i32) -> Arc<Claim> {
-    let claims = sink.claim(&[wanted(id, "one")], &mut |_| Ok(0)).expect("a claim");
+    let claims = claims(sink, &[wanted(id, "one")]).expect("a claim");
     claims.into_iter().next().expect("one answer").expect("granted")
 }
 
@@ -173,21 +180,25 @@ fn a_batch_from_the_wrong_offset_is_fenced() {
 fn a_partition_starts_where_the_ledger_says_and_only_a_new_one_asks_elsewhere() {
     let fixture = fixture();
     let start = |first: i64| {
-        let claims = fixture.sink.claim(&[wanted(7, "one")], &mut |_| Ok(first)).expect("a claim");
-        claims[0].as_ref().expect("granted").next_offset
+        let claims = claims(&fixture.sink, &[Wanted { first_offset: Some(first), ..wanted(7, "one") }]);
+        claims.expect("a claim")[0].as_ref().expect("granted").next_offset
     };
+    let unasked = Wanted { first_offset: None, ..wanted(7, "one") };
+    let unseen = fixture.sink.claim(&[wanted(6, "one"), unasked.clone()]).expect("an answer");
+    assert!(matches!(unseen, Claims::Unseen(indexes) if indexes == [1]));
     assert_eq!((start(40), start(99)), (40, 40));
+    assert!(matches!(fixture.sink.claim(&[unasked]), Ok(Claims::Made(_))));
 }
 
 #[test]
 fn a_topic_made_again_is_not_claimed_and_its_neighbour_is() {
     let fixture = fixture();
     claim(&fixture.sink, 1);
-    let claims = fixture.sink.claim(&[wanted(1, "two"), wanted(2, "two")], &mut |_| Ok(0)).expect("answers");
-    assert_eq!(claims[0].as_ref().expect_err("refused").code, "ledger.topic_recreated");
-    assert!(claims[1].is_ok());
+    let made = claims(&fixture.sink, &[wanted(1, "two"), wanted(2, "two")]).expect("answers");
+    assert_eq!(made[0].as_ref().expect_err("refused").code, "ledger.topic_recreated");
+    assert!(made[1].is_ok());
     assert_eq!(fixture.ledger(1).1, 1, "the epoch of the halted partition did not move");
-    let unknown = fixture.sink.claim(&[wanted(1, "")], &mut |_| Ok(0)).expect("answers");
+    let unknown = claims(&fixture.sink, &[wanted(1, "")]).expect("answers");
     assert!(unknown[0].is_ok(), "a broker that cannot tell is believed");
 }
 
@@ -234,7 +245,7 @@ fn a_former_owner_frozen_in_its_transaction_is_ended() {
     let mut frozen = support::connect(&format!("{}&application_name=sluicegate", fixture.url));
     frozen.batch_execute("BEGIN; SELECT * FROM sluicegate_ledger FOR NO KEY UPDATE").expect("locked");
     let sink = sink_on(&fixture.url, Duration::from_millis(300));
-    let first = sink.claim(&[wanted(1, "one")], &mut |_| Ok(0));
+    let first = claims(&sink, &[wanted(1, "one")]);
     assert!(matches!(first, Err(Fault::Retry(_))), "{first:?}");
     let later = claim(&sink, 1);
     assert!(later.epoch > owner.epoch);
@@ -248,7 +259,7 @@ fn a_lock_held_by_a_stranger_is_waited_for_and_the_stranger_is_left_alone() {
     let mut stranger = support::connect(&fixture.url);
     stranger.batch_execute("BEGIN; SELECT * FROM sluicegate_ledger FOR UPDATE").expect("locked");
     let sink = sink_on(&fixture.url, Duration::from_millis(300));
-    assert!(matches!(sink.claim(&[wanted(1, "one")], &mut |_| Ok(0)), Err(Fault::Retry(_))));
+    assert!(matches!(claims(&sink, &[wanted(1, "one")]), Err(Fault::Retry(_))));
     assert!(matches!(sink.apply(&mut None, &[batch(&owner, 0, &["1"])]), Err(Fault::Retry(_))));
     stranger.batch_execute("COMMIT").expect("the stranger's session lives");
     assert_eq!(fixture.apply(&[batch(&owner, 0, &["1"])]), [Outcome::Written]);

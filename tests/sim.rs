@@ -121,6 +121,8 @@ impl Scenario {
             commit_every: Duration::from_secs(1),
             look_every: Duration::from_secs(5),
             stall_after: Duration::from_secs(12),
+            answer_within: Duration::from_secs(15),
+            drain_patience: Duration::from_secs(3),
             revoke_grace: world.millis(2000),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),

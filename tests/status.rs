@@ -7,10 +7,9 @@
 mod support;
 
 use std::collections::HashMap;
-use std::process::Command;
 use std::time::Duration;
 
-use support::world::{PARTITIONS, World};
+use support::world::World;
 use support::{Instance, connect, update, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -177,18 +176,18 @@ fn a_second_signal_ends_at_once() {
     instance.signal("INT");
     std::thread::sleep(Duration::from_millis(100));
     // Either the first has ended it already, or the second does.
-    let _ = Command::new("kill").args(["-INT", &instance.child.id().to_string()]).output();
+    instance.try_signal("INT");
     assert!(matches!(instance.wait(Duration::from_secs(5)), Some(0 | 130)));
 }
 
 #[test]
 fn it_waits_for_postgresql_says_so_and_goes_on_by_itself() {
-    let directory = service_directory("late");
-    let port = services(&["free-port"]);
-    services(&["postgres", "start", &directory, &port]);
+    let directory = support::service_directory("late");
+    let port = support::services(&["free-port"]);
+    support::services(&["postgres", "start", &directory, &port]);
     let url = format!("postgres://postgres@127.0.0.1:{port}/processed_data_db?sslmode=disable");
     let mut world = World::on("late", support::brokers(), url);
-    services(&["postgres", "kill", &directory]);
+    support::services(&["postgres", "kill", &directory]);
     world.produce(6000);
     world.flush();
     let instance = world.start();
@@ -199,25 +198,25 @@ fn it_waits_for_postgresql_says_so_and_goes_on_by_itself() {
     assert!(body.contains("postgres"), "{body}");
     assert_eq!(instance.get("/health/live").map(|(status, _)| status), Some(200));
     for verb in ["kill", "stop"] {
-        services(&["postgres", "start", &directory, &port]);
+        support::services(&["postgres", "start", &directory, &port]);
         world.wait_written(MINUTE);
         instance.wait_ready();
-        services(&["postgres", verb, &directory]);
+        support::services(&["postgres", verb, &directory]);
         world.produce(6000);
         world.flush();
     }
-    services(&["postgres", "start", &directory, &port]);
+    support::services(&["postgres", "start", &directory, &port]);
     world.wait_written(MINUTE);
     world.check();
     drop(instance);
-    services(&["clean", &directory]);
+    support::services(&["clean", &directory]);
 }
 
 #[test]
 fn kafka_goes_away_and_comes_back_without_a_restart() {
-    let directory = service_directory("broker");
-    let port = services(&["free-port"]);
-    services(&["kafka", "start", &directory, &port]);
+    let directory = support::service_directory("broker");
+    let port = support::services(&["free-port"]);
+    support::services(&["kafka", "start", &directory, &port]);
     let mut world = World::on("broker", format!("127.0.0.1:{port}"), support::new_database("broker"));
     let instance = world.start();
     for verb in ["stop", "kill"] {
@@ -225,19 +224,19 @@ fn kafka_goes_away_and_comes_back_without_a_restart() {
         world.flush();
         world.wait_written(2 * MINUTE);
         instance.wait_ready();
-        services(&["kafka", verb, &directory]);
+        support::services(&["kafka", verb, &directory]);
         wait_for("health to tell", MINUTE, || {
             let (status, body) = instance.get("/health/ready")?;
             (status == 503 && body.contains("kafka")).then_some(())
         });
-        services(&["kafka", "start", &directory, &port]);
+        support::services(&["kafka", "start", &directory, &port]);
     }
     world.produce(6000);
     world.flush();
     world.wait_written(2 * MINUTE);
     world.check();
     drop(instance);
-    services(&["clean", &directory]);
+    support::services(&["clean", &directory]);
 }
 
 #[test]
@@ -330,17 +329,4 @@ fn a_demo_needs_no_kafka_and_says_that_it_is_one() {
         || connect(&url).query_one("SELECT count(*) FROM processed_seed_status", &[]).map_or(0, |row| row.get(0));
     wait_for("the rows", MINUTE, || (rows() == 5000i64).then_some(()));
     assert!(instance.log_text().contains("demo: Kafka is a mock"), "{}", instance.log_text());
-}
-
-/// A service's directory of this test's own, below that of the run: cleaned with it, also when the test fails.
-fn service_directory(stem: &str) -> String {
-    format!("{}/{}", support::service("SLUICEGATE_RUN_DIR"), support::unique(stem))
-}
-
-fn services(arguments: &[&str]) -> String {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
-    let output = Command::new(script).args(arguments).output().expect("scripts/services runs");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "scripts/services {}: {text}", arguments.join(" "));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

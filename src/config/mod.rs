@@ -204,6 +204,8 @@ impl Sources {
 }
 
 const FLOW_FLAG: &str = "--flow";
+/// The PostgreSQL library's own default of `keepalives_idle`.
+const TWO_HOURS: Duration = Duration::from_secs(2 * 60 * 60);
 const DEFAULT_FILE: &str = "sluicegate.yaml";
 
 /// The effective value of each key, right or not, and the configuration if all are right.
@@ -244,6 +246,10 @@ fn built(settled: &BTreeMap<&'static str, Effective>) -> Config {
     match driver.get_tcp_user_timeout() {
         Some(given) => *tcp_user_timeout = *given,
         None => drop(driver.tcp_user_timeout(*tcp_user_timeout)),
+    }
+    if driver.get_keepalives_idle() == TWO_HOURS {
+        // The library's default, far beyond what may pass before a server that is gone is missed.
+        driver.keepalives_idle(*tcp_user_timeout / 2);
     }
     if driver.get_application_name().is_none() {
         driver.application_name("sluicegate");

@@ -2,15 +2,16 @@
 //! at the ledger's offsets, starts and joins partition threads, and sends advisory commits. It never sees a
 //! record, and it never waits for a dependency without listening to the group in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
 use super::batch::{INBOX_NOTES_MAX, Job, Note};
 use super::partition::{End, PartitionThread};
-use super::{Backoff, Batch, Claim, Clock, Event, Policy, Sink, Source, Stop, Thread, Wanted};
+use super::{Backoff, Batch, Claim, Claims, Clock, Event, Policy, Sink, Source, Stop, Thread, Wanted};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::record::Partition;
@@ -21,6 +22,8 @@ const LISTEN: Duration = Duration::from_millis(50);
 /// A partition whose batch was fenced asks the ledger again after this: if it belongs to somebody else, the
 /// group will have said so by then.
 const FENCED_PAUSE: Duration = Duration::from_secs(1);
+/// Questions to the sink that may be without an answer: each keeps a thread and a session.
+const ASKING_MAX: usize = 4;
 /// Beyond its time to finish, a partition thread needs this to notice and end.
 const JOIN_SLACK: Duration = Duration::from_millis(500);
 
@@ -47,6 +50,7 @@ pub struct Intake<K: Source, S: Sink> {
     sink: Arc<S>,
     policy: Arc<Policy>,
     clock: Clock,
+    stop: Stop,
     track: Arc<Track>,
     batches: Sender<Job<S::Rows>>,
     running: BTreeMap<Partition, Running<S::Rows>>,
@@ -57,6 +61,10 @@ pub struct Intake<K: Source, S: Sink> {
     claim_not_before: Duration,
     /// The side that kept the last claim from being made: it is in trouble, whatever else it answers.
     claim_failed: Option<Side>,
+    /// Incarnations of topics as they were when their partitions were claimed.
+    incarnations: BTreeMap<Arc<str>, String>,
+    /// Questions to the sink that are under way, abandoned ones among them.
+    asking: Arc<AtomicUsize>,
     commit_at: Duration,
     look_at: Duration,
 }
@@ -67,6 +75,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
         sink: Arc<S>,
         policy: Arc<Policy>,
         clock: Clock,
+        stop: Stop,
         track: Arc<Track>,
         batches: Sender<Job<S::Rows>>,
     ) -> Self {
@@ -76,6 +85,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             sink,
             policy,
             clock,
+            stop,
             track,
             batches,
             running: BTreeMap::new(),
@@ -84,13 +94,15 @@ impl<K: Source, S: Sink> Intake<K, S> {
             backoff,
             claim_not_before: Duration::ZERO,
             claim_failed: None,
+            incarnations: BTreeMap::new(),
+            asking: Arc::default(),
             commit_at: Duration::ZERO,
             look_at: Duration::ZERO,
         }
     }
 
-    pub(super) fn run(&mut self, stop: &Stop) {
-        while !stop.asked() {
+    pub(super) fn run(&mut self) {
+        while !self.stop.asked() {
             match self.source.next_event(LISTEN) {
                 Some(Event::Assigned(partitions)) => self.assigned(partitions),
                 Some(Event::Revoked(partitions)) => self.revoked(&partitions),
@@ -105,14 +117,38 @@ impl<K: Source, S: Sink> Intake<K, S> {
         }
     }
 
-    /// Ends every partition in order. The source is left to be closed, once the writers are done.
-    pub(super) fn finish(mut self, by: Duration) -> K {
+    /// Ends every partition in order, and says until when the writers are worth waiting for. The source is left to
+    /// be closed, once they are done.
+    pub(super) fn finish(mut self, by: Duration) -> (K, Duration) {
         let partitions: Vec<Partition> = self.running.keys().chain(self.waiting.keys()).cloned().collect();
-        self.end_threads(&partitions, || Note::Finish { by }, by);
+        let running = || self.running.values();
+        running().for_each(|running| self.clock.post(&running.inbox, Note::Finish { by }));
+        // Nothing is lost by leaving early what nobody takes: it is read again.
+        let (mut groups, mut moved_at) = (self.track.groups.get(), self.clock.now());
+        let mut ended: BTreeSet<&Partition> = BTreeSet::new();
+        while ended.len() < self.running.len() && self.clock.now() < by {
+            let (_, next) = self.running.iter().find(|(partition, _)| !ended.contains(partition)).expect("one runs");
+            if next.thread.join(&self.clock, (self.clock.now() + LISTEN).min(by)).is_some() {
+                ended.insert(&next.claim.partition);
+            }
+            let now = self.clock.now();
+            if self.track.groups.get() != groups {
+                (groups, moved_at) = (self.track.groups.get(), now);
+            }
+            if now.saturating_sub(moved_at) >= self.policy.drain_patience {
+                log::warn!("nothing is written any more; what is in flight will be read again");
+                break;
+            }
+        }
+        let by = if ended.len() == self.running.len() { by } else { self.clock.now() };
+        let late: Vec<Partition> =
+            running().map(|running| &running.claim.partition).filter(|late| !ended.contains(late)).cloned().collect();
+        drop(ended);
+        self.end_threads(&late, || Note::Drop, by);
         self.commit_at = Duration::ZERO;
         self.commit_progress();
         self.forget(&partitions);
-        self.source
+        (self.source, by)
     }
 
     fn assigned(&mut self, partitions: Vec<Partition>) {
@@ -221,19 +257,24 @@ impl<K: Source, S: Sink> Intake<K, S> {
     /// Claims partitions in the ledger, opens their lanes at its offsets and starts their threads.
     fn claim(&mut self, partitions: &[Partition]) -> Result<(), (Side, Fault)> {
         let source = |fault| (Side::Source, fault);
-        let wanted = partitions
-            .iter()
-            .map(|partition| {
-                let incarnation = self.source.incarnation(&partition.topic)?;
-                Ok(Wanted { partition: partition.clone(), incarnation })
-            })
-            .collect::<Result<Vec<Wanted>, Fault>>()
-            .map_err(source)?;
-        let mut asked_in_vain = false;
-        let claims = self
-            .sink
-            .claim(&wanted, &mut |partition| self.source.first_offset(partition).inspect_err(|_| asked_in_vain = true))
-            .map_err(|fault| (if asked_in_vain { Side::Source } else { Side::Sink }, fault))?;
+        let mut wanted = Vec::new();
+        for partition in partitions {
+            let incarnation = self.source.incarnation(&partition.topic).map_err(source)?;
+            self.incarnations.insert(partition.topic.clone(), incarnation.clone());
+            wanted.push(Wanted { partition: partition.clone(), incarnation, first_offset: None });
+        }
+        let mut claims = self.ask_for(&wanted)?;
+        if let Claims::Unseen(unseen) = claims {
+            for index in unseen {
+                let first = self.source.first_offset(&wanted[index].partition).map_err(source)?;
+                wanted[index].first_offset = Some(first);
+            }
+            claims = self.ask_for(&wanted)?;
+        }
+        let Claims::Made(claims) = claims else {
+            // Rows that were there a moment ago are gone: somebody deletes them. Asked again later.
+            return Err((Side::Sink, Fault::retry("ledger.row_missing", "ledger rows go away while they are claimed")));
+        };
         self.track.recovered(Side::Sink);
 
         let mut at = Vec::new();
@@ -259,6 +300,33 @@ impl<K: Source, S: Sink> Intake<K, S> {
             self.running.insert(running.claim.partition.clone(), running);
         }
         Ok(())
+    }
+
+    fn ask_for(&self, wanted: &[Wanted]) -> Result<Claims, (Side, Fault)> {
+        let wanted = wanted.to_vec();
+        self.ask(move |sink| sink.claim(&wanted)).map_err(|fault| (Side::Sink, fault))
+    }
+
+    /// Asks the sink on a thread of its own: a link that hangs may keep the thread, and not the group waiting.
+    fn ask<T: Send + 'static>(&self, call: impl FnOnce(&S) -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+        let no_answer = |text: &str| Err(Fault::retry("sink.no_answer", text));
+        if self.asking.load(Ordering::Relaxed) >= ASKING_MAX {
+            return no_answer("earlier questions are still without an answer");
+        }
+        self.asking.fetch_add(1, Ordering::Relaxed);
+        let (sink, asking) = (self.sink.clone(), self.asking.clone());
+        let thread = self.clock.spawn(format!("{}-ask", self.track.flow), move || {
+            let answer = call(&sink);
+            asking.fetch_sub(1, Ordering::Relaxed);
+            answer
+        });
+        let by = self.clock.now() + self.policy.answer_within;
+        while self.clock.now() < by && !self.stop.asked() {
+            if let Some(answer) = thread.join(&self.clock, (self.clock.now() + LISTEN).min(by)) {
+                return answer;
+            }
+        }
+        no_answer("it was asked, and said nothing in time")
     }
 
     fn start_partition(&self, claim: Arc<Claim>, lane: K::Lane, waiting: Waiting) -> Running<S::Rows> {
@@ -316,12 +384,15 @@ impl<K: Source, S: Sink> Intake<K, S> {
             return;
         }
         self.look_at = now + self.policy.look_every;
-        self.look_at_ends();
-        self.look_for_stalls();
+        if self.look_at_ends() {
+            self.look_at_topics();
+            self.look_for_stalls();
+        }
         self.look_at_ledger();
     }
 
-    fn look_at_ends(&mut self) {
+    /// Whether the broker answered.
+    fn look_at_ends(&mut self) -> bool {
         let places = self.track.partitions();
         let partitions: Vec<Partition> = places.iter().map(|(partition, _)| partition.clone()).collect();
         match self.source.ends(&partitions) {
@@ -330,11 +401,30 @@ impl<K: Source, S: Sink> Intake<K, S> {
                 if self.claim_failed != Some(Side::Source) {
                     self.track.recovered(Side::Source);
                 }
+                true
             }
             Err(fault) => {
                 self.track.troubled(Side::Source, fault.cause());
                 // A broker that does not answer is cause enough for silence.
                 self.running.values_mut().for_each(|running| running.behind = None);
+                false
+            }
+        }
+    }
+
+    /// A topic that was made again under its name has other records under the same offsets: claiming its partitions
+    /// once more says so, and halts them.
+    fn look_at_topics(&mut self) {
+        let topics: BTreeSet<Arc<str>> = self.running.keys().map(|partition| partition.topic.clone()).collect();
+        for topic in topics {
+            // What the source cannot tell now, it can tell at the next look.
+            let Ok(incarnation) = self.source.incarnation(&topic) else { continue };
+            let differs = |known: &String| !known.is_empty() && !incarnation.is_empty() && *known != incarnation;
+            if self.incarnations.get(&topic).is_some_and(differs) {
+                let its = |partition: &&Partition| partition.topic == topic;
+                let partitions: Vec<Partition> = self.running.keys().filter(its).cloned().collect();
+                log::error!("topic {topic} is not the one that was claimed");
+                self.claim_again(partitions, Duration::ZERO);
             }
         }
     }
@@ -366,7 +456,8 @@ impl<K: Source, S: Sink> Intake<K, S> {
     fn look_at_ledger(&mut self) {
         let claims: Vec<(Arc<Claim>, i64)> =
             self.running.values().map(|running| (running.claim.clone(), running.place.next_offset.get())).collect();
-        let held = match self.sink.holds(&claims) {
+        let asked = claims.clone();
+        let held = match self.ask(move |sink| sink.holds(&asked)) {
             Ok(held) => held,
             Err(fault) => return self.track.troubled(Side::Sink, fault.cause()),
         };

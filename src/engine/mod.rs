@@ -93,6 +93,17 @@ pub enum Outcome {
 pub struct Wanted {
     pub partition: Partition,
     pub incarnation: String,
+    /// Where it starts if no ledger has a row for it. Asked of the source only once it is missed.
+    pub first_offset: Option<i64>,
+}
+
+/// What the ledger says to those who want partitions.
+#[derive(Debug)]
+pub enum Claims {
+    /// In the order that they were asked for. A cause in place of a claim halts that partition only.
+    Made(Vec<Result<Arc<Claim>, Cause>>),
+    /// Nothing was claimed: the ledger has never seen these, by their index, and they came without a first offset.
+    Unseen(Vec<usize>),
 }
 
 /// Where rows go. Made by `flow::Apply`; in the simulator by a table in memory.
@@ -104,14 +115,8 @@ pub trait Sink: Send + Sync + 'static {
     /// Appends what the record becomes. Pure: no I/O, no clock, no lock.
     fn decode(&self, record: &Record<'_>, rows: &mut Self::Rows) -> Result<(), Fault>;
 
-    /// Takes the partitions over, in the order given, waiting for whatever their former owner has in flight.
-    /// `first_offset` is asked for those that the ledger has never seen. A `Stop` in place of a claim halts
-    /// that partition only.
-    fn claim(
-        &self,
-        wanted: &[Wanted],
-        first_offset: &mut dyn FnMut(&Partition) -> Result<i64, Fault>,
-    ) -> Result<Vec<Result<Arc<Claim>, Cause>>, Fault>;
+    /// Takes the partitions over, waiting for whatever their former owner has in flight.
+    fn claim(&self, wanted: &[Wanted]) -> Result<Claims, Fault>;
 
     /// Whether each claim still holds, with at least this offset applied. A server that went back in time has
     /// to be noticed also where no record comes.
@@ -139,11 +144,19 @@ pub struct Policy {
     pub look_every: Duration,
     /// A partition that is behind its end and gives nothing for this long, without a cause, is opened again.
     pub stall_after: Duration,
+    /// A question to the sink that is not answered within this is given up, and asked again later.
+    pub answer_within: Duration,
+    /// An order to stop waits for what is in flight only while something is still written: this long without,
+    /// and the rest is left to be read again.
+    pub drain_patience: Duration,
     /// How long a revoked partition may take to finish what is in flight.
     pub revoke_grace: Duration,
     pub backoff_min: Duration,
     pub backoff_max: Duration,
 }
+
+/// Leaving the group is a courtesy to the others: this long at most.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// The whole path, in the order of flow: poll, decode, write, commit. Returns once everything is over:
 /// after the order to stop, and within its deadline plus the time that the source takes to close.
@@ -166,17 +179,16 @@ pub fn run<K: Source, S: Sink>(source: K, sink: Arc<S>, policy: Policy, clock: C
     drop(batches);
 
     // Poll and decode: intake starts a thread for each partition, and each sends its batches to the writers.
-    let mut intake = Intake::new(source, sink, policy, clock.clone(), track, to_writers);
-    intake.run(&stop);
+    let mut intake = Intake::new(source, sink, policy, clock.clone(), stop.clone(), track, to_writers);
+    intake.run();
 
     // Down in path order: partitions flush; with the last of them the channel closes; writers drain; and
     // the source leaves the group with what was written.
-    let by = stop.deadline();
-    let source = intake.finish(by);
+    let (source, by) = intake.finish(stop.deadline());
     for writer in writers {
         if writer.join(&clock, by).is_none() {
-            log::warn!("a writer is still busy at the deadline; what it holds will be read again");
+            log::warn!("a writer is still busy; what it holds will be read again");
         }
     }
-    source.close(by.saturating_sub(clock.now()));
+    source.close(stop.deadline().saturating_sub(clock.now()).min(LEAVE_MAX));
 }

@@ -6,12 +6,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Flow;
-use crate::engine::{Batch, Claim, Outcome, Rows, Sink, Wanted};
+use crate::engine::{Batch, Claim, Claims, Outcome, Rows, Sink, Wanted};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::pg::ledger::{Move, Standing};
 use crate::pg::{Database, Session, Work, ledger, letters};
-use crate::record::{Partition, Record};
+use crate::record::Record;
 
 pub struct Apply<F> {
     flow: F,
@@ -158,15 +158,11 @@ impl<F: Flow> Sink for Apply<F> {
         self.flow.decode(record, rows)
     }
 
-    fn claim(
-        &self,
-        wanted: &[Wanted],
-        first_offset: &mut dyn FnMut(&Partition) -> Result<i64, Fault>,
-    ) -> Result<Vec<Result<Arc<Claim>, Cause>>, Fault> {
+    fn claim(&self, wanted: &[Wanted]) -> Result<Claims, Fault> {
         if wanted.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Claims::Made(Vec::new()));
         }
-        ledger::claim(&self.database, self.flow.name(), &self.owner, wanted, first_offset)
+        ledger::claim(&self.database, self.flow.name(), &self.owner, wanted)
     }
 
     fn holds(&self, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
@@ -181,8 +177,11 @@ impl<F: Flow> Sink for Apply<F> {
             None => self.database.session()?,
         };
         let result = self.apply_in(&mut connected, group);
-        if !connected.is_broken() {
-            *session = Some(connected);
+        // A session that failed is not trusted again: it may be one that can only read since a fail-over, or that
+        // carries a setting of its time. A new one costs less than the pause before the next attempt.
+        match result.is_ok() {
+            true => *session = Some(connected),
+            false => connected.discard(),
         }
         result
     }

@@ -67,7 +67,7 @@ pub fn partitions_of(
 }
 
 /// rdkafka's admin calls are futures that its own thread completes; the caller's thread sleeps until then.
-fn wait<F: Future>(future: F) -> F::Output {
+pub fn wait<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

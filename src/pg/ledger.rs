@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Database, Work};
-use crate::engine::{Claim, Wanted};
+use crate::engine::{Claim, Claims, Wanted};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::record::Partition;
@@ -96,17 +96,11 @@ pub fn advance<'a>(
 
 /// Takes partitions over. Waits for what their former owner has in flight, and ends its session if that does
 /// not come to an end by itself: then the owner is frozen, and what it holds can never be committed.
-pub fn claim(
-    database: &Database,
-    flow: &str,
-    owner: &str,
-    wanted: &[Wanted],
-    first_offset: &mut dyn FnMut(&Partition) -> Result<i64, Fault>,
-) -> Result<Vec<Result<Arc<Claim>, Cause>>, Fault> {
+pub fn claim(database: &Database, flow: &str, owner: &str, wanted: &[Wanted]) -> Result<Claims, Fault> {
     let mut session = database.session()?;
     let mut work = session.begin()?;
     work.run(&format!("SET LOCAL lock_timeout = {}", database.claim_lock_timeout.as_millis()))?;
-    match claim_in(&mut work, flow, owner, wanted, first_offset) {
+    match claim_in(&mut work, flow, owner, wanted) {
         Ok(claims) => {
             failpoint::reach(Point::InClaim)?;
             work.commit().map(|()| claims)
@@ -127,21 +121,21 @@ pub fn claim(
     }
 }
 
-fn claim_in(
-    work: &mut Work<'_>,
-    flow: &str,
-    owner: &str,
-    wanted: &[Wanted],
-    first_offset: &mut dyn FnMut(&Partition) -> Result<i64, Fault>,
-) -> Result<Vec<Result<Arc<Claim>, Cause>>, Fault> {
+fn claim_in(work: &mut Work<'_>, flow: &str, owner: &str, wanted: &[Wanted]) -> Result<Claims, Fault> {
     let partitions = || wanted.iter().map(|wanted| &wanted.partition);
     let key = |partition: &Partition| (partition.topic.to_string(), partition.id);
     let mut entries = lock(work, flow, partitions())?;
     if entries.len() < wanted.len() {
-        for Wanted { partition, incarnation } in wanted.iter().filter(|new| !entries.contains_key(&key(&new.partition)))
-        {
-            let start = first_offset(partition)?;
-            work.execute(INSERT, &[&flow, &&*partition.topic, &partition.id, incarnation, &start])?;
+        let is_unseen = |wanted: &Wanted| !entries.contains_key(&key(&wanted.partition));
+        let unseen: Vec<usize> = (0..wanted.len())
+            .filter(|index| is_unseen(&wanted[*index]) && wanted[*index].first_offset.is_none())
+            .collect();
+        if !unseen.is_empty() {
+            return Ok(Claims::Unseen(unseen));
+        }
+        for new in wanted.iter().filter(|wanted| is_unseen(wanted)) {
+            let Partition { topic, id } = &new.partition;
+            work.execute(INSERT, &[&flow, &&**topic, id, &new.incarnation, &new.first_offset])?;
         }
         entries = lock(work, flow, partitions())?;
     }
@@ -161,7 +155,7 @@ fn claim_in(
     let rows = work.query(CLAIM, &[&flow, &owner, &topics, &ids, &incarnations])?;
     let claimed: HashMap<(String, i32), (i64, i64)> =
         rows.iter().map(|row| ((row.get(0), row.get(1)), (row.get(2), row.get(3)))).collect();
-    wanted
+    let made = wanted
         .iter()
         .map(|wanted| {
             if strangers(wanted) {
@@ -174,7 +168,8 @@ fn claim_in(
                 }
             }
         })
-        .collect()
+        .collect::<Result<_, Fault>>()?;
+    Ok(Claims::Made(made))
 }
 
 /// Whether each claim still holds, with at least this offset applied. Takes no lock.

@@ -18,7 +18,30 @@ use r2d2_postgres::PostgresConnectionManager;
 use crate::failpoint::{self, Point};
 use crate::fault::Fault;
 
-type Manager = PostgresConnectionManager<MakeTlsConnector>;
+/// A connection that its user can declare spent: the pool then closes it.
+struct Link {
+    client: Client,
+    is_spent: bool,
+}
+
+struct Manager(PostgresConnectionManager<MakeTlsConnector>);
+
+impl r2d2::ManageConnection for Manager {
+    type Connection = Link;
+    type Error = postgres::Error;
+
+    fn connect(&self) -> Result<Link, postgres::Error> {
+        self.0.connect().map(|client| Link { client, is_spent: false })
+    }
+
+    fn is_valid(&self, link: &mut Link) -> Result<(), postgres::Error> {
+        self.0.is_valid(&mut link.client)
+    }
+
+    fn has_broken(&self, link: &mut Link) -> bool {
+        link.is_spent || self.0.has_broken(&mut link.client)
+    }
+}
 
 /// How every session of ours is set up, whatever the defaults of its database.
 #[derive(Clone, Debug)]
@@ -70,13 +93,13 @@ impl Database {
             .connection_timeout(Duration::from_secs(3))
             .error_handler(Box::new(last_error.clone()))
             .connection_customizer(Box::new(SetUp(options.statements())))
-            .build_unchecked(Manager::new(config, tls));
+            .build_unchecked(Manager(PostgresConnectionManager::new(config, tls)));
         Database { pool, last_error, claim_lock_timeout: options.claim_lock_timeout }
     }
 
     pub fn session(&self) -> Result<Session, Fault> {
         match self.pool.get() {
-            Ok(client) => Ok(Session { client, statements: HashMap::new() }),
+            Ok(link) => Ok(Session { link, statements: HashMap::new() }),
             // The pool only knows that it waited in vain; why is what its manager said last.
             Err(timeout) => {
                 let text = self.last_error.take().unwrap_or_else(|| timeout.to_string());
@@ -89,9 +112,9 @@ impl Database {
 #[derive(Debug)]
 struct SetUp(String);
 
-impl r2d2::CustomizeConnection<Client, postgres::Error> for SetUp {
-    fn on_acquire(&self, client: &mut Client) -> Result<(), postgres::Error> {
-        client.batch_execute(&self.0)
+impl r2d2::CustomizeConnection<Link, postgres::Error> for SetUp {
+    fn on_acquire(&self, link: &mut Link) -> Result<(), postgres::Error> {
+        link.client.batch_execute(&self.0)
     }
 }
 
@@ -112,19 +135,20 @@ impl r2d2::HandleError<postgres::Error> for LastError {
 
 /// One connection, with the statements that it has prepared.
 pub struct Session {
-    client: r2d2::PooledConnection<Manager>,
+    link: r2d2::PooledConnection<Manager>,
     statements: HashMap<String, Statement>,
 }
 
 impl Session {
     /// A transaction. Dropped without `commit`, it is rolled back.
     pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
-        let tx = self.client.transaction().map_err(|error| fault::of(&error))?;
+        let tx = self.link.client.transaction().map_err(|error| fault::of(&error))?;
         Ok(Work { tx, statements: &mut self.statements })
     }
 
-    pub fn is_broken(&mut self) -> bool {
-        self.client.is_closed()
+    /// Closes the connection, in place of giving it back for others to use.
+    pub fn discard(mut self) {
+        self.link.is_spent = true;
     }
 }
 

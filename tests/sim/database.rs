@@ -7,9 +7,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sluicegate::engine::{Batch, Claim, Outcome, Rows, Sink, Wanted};
+use sluicegate::engine::{Batch, Claim, Claims, Outcome, Rows, Sink, Wanted};
 use sluicegate::fault::{Cause, Fault};
-use sluicegate::record::{Partition, Record};
+use sluicegate::record::Record;
 
 use super::broker::{Broker, Fate, decode};
 use super::{Chances, Coverage, world::World};
@@ -204,11 +204,7 @@ impl Sink for SimSink {
         Ok(())
     }
 
-    fn claim(
-        &self,
-        wanted: &[Wanted],
-        first_offset: &mut dyn FnMut(&Partition) -> Result<i64, Fault>,
-    ) -> Result<Vec<Result<Arc<Claim>, Cause>>, Fault> {
+    fn claim(&self, wanted: &[Wanted]) -> Result<Claims, Fault> {
         let database = &self.0;
         database.answers()?;
         let ids: Vec<i32> = wanted.iter().map(|wanted| wanted.partition.id).collect();
@@ -219,14 +215,20 @@ impl Sink for SimSink {
             database.coverage.hit("holder ended");
             return Err(fault);
         }
-        for Wanted { partition, .. } in wanted {
-            if !database.lock().tables.ledger.contains_key(&partition.id) {
-                let first = first_offset(partition)?;
-                let mut inner = database.lock();
-                if transaction.holds(&inner, &ids) {
-                    inner.tables.ledger.insert(partition.id, (first, 0));
+        let mut unseen = Vec::new();
+        for (index, Wanted { partition, first_offset, .. }) in wanted.iter().enumerate() {
+            let mut inner = database.lock();
+            match first_offset {
+                _ if inner.tables.ledger.contains_key(&partition.id) => {}
+                Some(first) if transaction.holds(&inner, &ids) => {
+                    inner.tables.ledger.insert(partition.id, (*first, 0));
                 }
+                Some(_) => {}
+                None => unseen.push(index),
             }
+        }
+        if !unseen.is_empty() {
+            return Ok(Claims::Unseen(unseen));
         }
         database.answers()?;
         let mut inner = database.lock();
@@ -246,7 +248,7 @@ impl Sink for SimSink {
             database.coverage.hit("claim unheard");
             return Err(Fault::retry("sim.sink", "the answer was lost"));
         }
-        Ok(claims)
+        Ok(Claims::Made(claims))
     }
 
     fn holds(&self, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {

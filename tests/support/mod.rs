@@ -216,3 +216,16 @@ pub fn update(partition: i32, offset: i64, status: &str) -> Vec<u8> {
     }
     out
 }
+
+/// A service's directory of this test's own, below that of the run: cleaned with it, also when the test fails.
+pub fn service_directory(stem: &str) -> String {
+    format!("{}/{}", service("SLUICEGATE_RUN_DIR"), unique(stem))
+}
+
+pub fn services(arguments: &[&str]) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
+    let output = Command::new(script).args(arguments).output().expect("scripts/services runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "scripts/services {}: {text}", arguments.join(" "));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
