@@ -214,6 +214,8 @@ impl<K: Source, S: Sink> Intake<K, S> {
                 End::Told => continue,
                 End::Fenced => (FENCED_PAUSE, BTreeMap::new()),
                 End::Refused(refused) => (Duration::ZERO, refused),
+                // An offset that is gone may be a topic that is gone: then the claim says so.
+                End::Halted(_) if self.is_another_topic(&partition.topic) => (Duration::ZERO, BTreeMap::new()),
                 End::Halted(cause) => {
                     self.halt(&partition, &place, cause);
                     continue;
@@ -417,16 +419,21 @@ impl<K: Source, S: Sink> Intake<K, S> {
     fn look_at_topics(&mut self) {
         let topics: BTreeSet<Arc<str>> = self.running.keys().map(|partition| partition.topic.clone()).collect();
         for topic in topics {
-            // What the source cannot tell now, it can tell at the next look.
-            let Ok(incarnation) = self.source.incarnation(&topic) else { continue };
-            let differs = |known: &String| !known.is_empty() && !incarnation.is_empty() && *known != incarnation;
-            if self.incarnations.get(&topic).is_some_and(differs) {
+            if self.is_another_topic(&topic) {
+                log::error!("topic {topic} is not the one that was claimed");
                 let its = |partition: &&Partition| partition.topic == topic;
                 let partitions: Vec<Partition> = self.running.keys().filter(its).cloned().collect();
-                log::error!("topic {topic} is not the one that was claimed");
                 self.claim_again(partitions, Duration::ZERO);
             }
         }
+    }
+
+    /// Whether a topic has another incarnation than when it was claimed. What the source cannot tell now, it can tell
+    /// at the next look.
+    fn is_another_topic(&mut self, topic: &Arc<str>) -> bool {
+        let Ok(incarnation) = self.source.incarnation(topic) else { return false };
+        let known = self.incarnations.get(topic).filter(|known| !known.is_empty() && !incarnation.is_empty());
+        known.is_some_and(|known| *known != incarnation)
     }
 
     /// The client can lose a partition's wake-up, or stop fetching it, and say nothing. A partition that asks,
