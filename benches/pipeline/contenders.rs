@@ -85,7 +85,7 @@ impl Ring<'_> {
     pub fn run(&self, contender: Contender, round: u64) -> Run {
         let Ring { stage, load, .. } = self;
         stage.clean();
-        let (kafka, postgres) = (stage.kafka_cpu_s(), stage.postgres_cpu_s());
+        let (kafka, postgres, machine) = (stage.kafka_cpu_s(), stage.postgres_cpu_s(), process::machine_cpu_s());
         let (took, program) = match contender {
             Contender::RawCopy => (self.raw_copy(), None),
             Contender::Sluicegate => self.sluicegate(true),
@@ -97,6 +97,8 @@ impl Ring<'_> {
         };
         let kafka_cpu_s = between(kafka, stage.kafka_cpu_s());
         let postgres_cpu_s = between(postgres, stage.postgres_cpu_s());
+        let ours_s = [Some(took.cpu_s), kafka_cpu_s, postgres_cpu_s].into_iter().sum::<Option<f64>>();
+        let others_percent = others_percent(machine, process::machine_cpu_s(), ours_s);
         if let Some(program) = program {
             program.stop();
         }
@@ -114,6 +116,7 @@ impl Ring<'_> {
             kafka_cpu_s: kafka_cpu_s.filter(|_| uses_kafka),
             postgres_cpu_s: postgres_cpu_s.filter(|_| contender.writes()),
             rows_per_transaction: took.rows_per_transaction,
+            others_percent,
         }
     }
 
@@ -174,6 +177,11 @@ impl From<peers::Told> for Took {
         let peers::Told { rows: _, rows_per_s, cpu_s, peak_mb } = told;
         Took { rows_per_s, cpu_s, memory_peak_mb: Some(peak_mb), rows_per_transaction: None }
     }
+}
+
+fn others_percent(before: Option<(f64, f64)>, after: Option<(f64, f64)>, ours_s: Option<f64>) -> Option<f64> {
+    let ((worked_before_s, all_before_s), (worked_s, all_s)) = (before?, after?);
+    Some((worked_s - worked_before_s - ours_s?).max(0.0) / (all_s - all_before_s) * 100.0)
 }
 
 /// From payload to encoded row, without fetching and without writing.

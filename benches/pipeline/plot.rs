@@ -71,6 +71,7 @@ const SMALL: &str = r##"font-size="11" fill="#52606d""##;
 const SMALL_MIDDLE: &str = r##"font-size="11" fill="#52606d" text-anchor="middle""##;
 const SMALL_END: &str = r##"font-size="11" fill="#52606d" text-anchor="end""##;
 const END: &str = r#"text-anchor="end""#;
+const LABEL: &str = r##"font-size="11" font-weight="600" fill="#2b6cb0" text-anchor="middle""##;
 const PANEL: &str = r#"font-size="12" font-weight="600""#;
 
 /// A bar for each contender that writes rows, with its ratio to raw COPY, and the slowest and fastest round.
@@ -80,6 +81,8 @@ pub fn rates(results: &Results) -> String {
     const TOP: f64 = 72.0;
     const STEP: f64 = 36.0;
     const BAR: f64 = 20.0;
+    const RATE: f64 = LEFT + SCALE + 86.0;
+    const RATIO: f64 = RATE + 96.0;
     let of = |contender: Contender| results.rounds.iter().filter(move |run| run.contender == contender.name());
     let bars: Vec<_> = Contender::ALL
         .into_iter()
@@ -91,7 +94,7 @@ pub fn rates(results: &Results) -> String {
     let bottom = TOP + STEP * bars.len() as f64;
     let x = |rate: f64| LEFT + rate / top * SCALE;
 
-    let mut picture = Picture::new(760.0, bottom + 56.0);
+    let mut picture = Picture::new(760.0, bottom + 48.0);
     let rounds = results.rounds.iter().map(|run| run.round).max().unwrap_or(0);
     picture.text(20.0, 28.0, TITLE, "Rows per second into PostgreSQL");
     let subtitle = format!(
@@ -104,8 +107,10 @@ pub fn rates(results: &Results) -> String {
         picture.line((x(rate), TOP - 8.0), (x(rate), bottom), GRID, 1.0);
         picture.text(x(rate), bottom + 16.0, SMALL_MIDDLE, &short(rate));
     }
-    picture.text(LEFT + SCALE / 2.0, bottom + 36.0, SMALL_MIDDLE, "rows per second");
-    picture.text(LEFT + SCALE + 28.0, TOP - 14.0, SMALL, "median, and share of raw copy");
+    picture.text(LEFT + SCALE / 2.0, bottom + 34.0, SMALL_MIDDLE, "rows per second");
+    for (x, name) in [(RATE, "rows/s"), (RATIO, "of raw copy")] {
+        picture.text(x, TOP - 10.0, SMALL_END, name);
+    }
     for (index, (contender, rate)) in bars.iter().enumerate() {
         let y = TOP + STEP * index as f64;
         let (middle, name) = (y + BAR / 2.0, contender.name());
@@ -120,9 +125,10 @@ pub fn rates(results: &Results) -> String {
         for end in [rate.low, rate.high] {
             picture.line((x(end), middle - 5.0), (x(end), middle + 5.0), INK, 1.5);
         }
-        let ratio = spread(ratios(results.rounds.iter(), name, Contender::RawCopy.name()));
-        let ratio = ratio.map_or(String::new(), |ratio| format!("   {:.2}", ratio.median));
-        picture.text(LEFT + SCALE + 28.0, middle + 4.0, "", &format!("{}{ratio}", short(rate.median)));
+        picture.text(RATE, middle + 4.0, END, &short(rate.median));
+        if let Some(ratio) = spread(ratios(results.rounds.iter(), name, Contender::RawCopy.name())) {
+            picture.text(RATIO, middle + 4.0, END, &format!("{:.2}", ratio.median));
+        }
     }
     picture.finish()
 }
@@ -133,9 +139,9 @@ pub fn growth(results: &Results) -> String {
     const GAP: f64 = 52.0;
     const HEIGHT: f64 = 120.0;
     const RATES: f64 = 104.0;
-    const MEMORY: f64 = 304.0;
+    const MEMORY: f64 = 294.0;
     let left = |column: usize| 60.0 + (WIDTH + GAP) * column as f64;
-    let mut picture = Picture::new(left(CURVES.len()) - GAP + 28.0, MEMORY + HEIGHT + 56.0);
+    let mut picture = Picture::new(left(CURVES.len()) - GAP + 28.0, MEMORY + HEIGHT + 34.0);
     picture.text(20.0, 28.0, TITLE, "What changes as the load grows");
     let mut legend = 20.0;
     for (color, name) in [(OURS, "sluicegate"), (OTHERS, "raw copy")] {
@@ -143,14 +149,14 @@ pub fn growth(results: &Results) -> String {
         picture.text(legend + 28.0, 52.0, SMALL, name);
         legend += 110.0;
     }
-    picture.text(legend, 52.0, SMALL, "Numbers at the points: the program's share of raw copy.");
+    picture.text(legend, 52.0, SMALL, "In blue below the values: the program's rate as a share of raw copy's.");
 
     for (column, over) in CURVES.into_iter().enumerate() {
         let points = points(results, over);
         let left = left(column);
         // Categories, evenly spaced: the values are mostly powers.
         let x = |index: usize| left + WIDTH * (index as f64 + 0.5) / points.len().max(1) as f64;
-        let mut panel = |above: f64, title: &str, unit: &str, curves: &[(&str, Curve)], labels: Option<Curve>| {
+        let mut panel = |above: f64, title: &str, unit: &str, curves: &[(&str, Curve)], label: Option<Curve>| {
             let values = curves.iter().flat_map(|(_, of)| points.iter().map(of));
             let (top, tick) = round_top(values.fold(0.0, f64::max) * 1.12);
             let y = |value: f64| above + HEIGHT * (1.0 - value / top);
@@ -163,17 +169,13 @@ pub fn growth(results: &Results) -> String {
             }
             for (index, point) in points.iter().enumerate() {
                 picture.text(x(index), above + HEIGHT + 16.0, SMALL_MIDDLE, &short(point.at as f64));
+                if let Some(label) = label {
+                    picture.text(x(index), above + HEIGHT + 32.0, LABEL, &format!("{:.2}", label(point)));
+                }
             }
             for (color, of) in curves {
                 let line: Vec<_> = points.iter().enumerate().map(|(index, point)| (x(index), y(of(point)))).collect();
                 picture.curve(&line, color);
-            }
-            for (index, point) in points.iter().enumerate().filter(|_| labels.is_some()) {
-                // Below the lower of the two curves, where nothing is drawn.
-                let lowest = curves.iter().map(|(_, of)| of(point)).fold(f64::MAX, f64::min);
-                let at = (y(lowest) + 18.0).min(above + HEIGHT - 4.0);
-                let text = labels.map_or(String::new(), |of| format!("{:.2}", of(point)));
-                picture.text(x(index), at, r#"font-size="11" text-anchor="middle""#, &text);
             }
         };
         let title = match over {
@@ -184,8 +186,18 @@ pub fn growth(results: &Results) -> String {
             ROWS => "Rows in all",
             other => other,
         };
-        let rates: [(&str, Curve); 2] = [(OTHERS, |point| point.raw_rate), (OURS, |point| point.rate)];
-        panel(RATES, title, "rows/s", &rates, Some(|point| point.ratio));
+        // Rows of different sizes compare by their bytes.
+        let (unit, rates): (&str, [(&str, Curve); 2]) = match over {
+            RECORD => (
+                "MB/s of payload",
+                [
+                    (OTHERS, |point| point.raw_rate * point.at as f64 / 1e6),
+                    (OURS, |point| point.rate * point.at as f64 / 1e6),
+                ],
+            ),
+            _ => ("rows/s", [(OTHERS, |point| point.raw_rate), (OURS, |point| point.rate)]),
+        };
+        panel(RATES, title, unit, &rates, Some(|point| point.ratio));
         panel(MEMORY, "", "peak memory, MB", &[(OURS, |point| point.memory_peak_mb)], None);
     }
     picture.finish()

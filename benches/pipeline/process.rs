@@ -50,6 +50,16 @@ pub fn family_cpu_s(pid: u32) -> Option<f64> {
     None
 }
 
+/// CPU time of the whole machine since it started: what was worked (or taken by its host), and that with idling.
+pub fn machine_cpu_s() -> Option<(f64, f64)> {
+    let text = read_to_string("/proc/stat").ok()?;
+    // user, nice, system, idle, waiting for disks, two kinds of interrupts, steal; guests are in the first two.
+    let ticks: Vec<f64> =
+        text.lines().next()?.split_whitespace().skip(1).take(8).filter_map(|field| field.parse().ok()).collect();
+    let all: f64 = ticks.iter().sum();
+    Some(((all - ticks.get(3)? - ticks.get(4)?) / TICKS_PER_S, all / TICKS_PER_S))
+}
+
 fn status_mb(pid: u32, name: &str) -> Option<f64> {
     let status = read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with(name))?;

@@ -4,6 +4,9 @@ use crate::contenders::Contender;
 use crate::growth::CURVES;
 use crate::results::{Growth, Results, Run, Spread, median, ratios, spread};
 
+/// Above this share of the machine's CPU time, what other processes took may have decided a comparison.
+const OTHERS_PERCENT_MAX: f64 = 10.0;
+
 /// Everything that was measured.
 pub fn all(results: &Results) -> String {
     let parts = [rounds(results), latency(results), footprint(results), growth(results), away(results)];
@@ -49,6 +52,10 @@ pub fn rounds(results: &Results) -> Option<String> {
             let Spread { median, low, high } = ratio;
             text += &format!("\nBeside {}: {median:.2} times the rows ({low:.2} .. {high:.2}).\n", peer.name());
         }
+    }
+    if let Some(percent) = median(results.rounds.iter().filter_map(|run| run.others_percent)) {
+        let verdict = if percent > OTHERS_PERCENT_MAX { ": too much to rely on these numbers" } else { "" };
+        text += &format!("\nOther processes took {percent:.0}% of the machine's CPU time meanwhile{verdict}.\n");
     }
     Some(text + &stages(results))
 }

@@ -45,6 +45,8 @@ pub struct Run {
     pub kafka_cpu_s: Option<f64>,
     pub postgres_cpu_s: Option<f64>,
     pub rows_per_transaction: Option<f64>,
+    /// Of the machine's CPU time meanwhile: what was neither this run's nor idle. A quiet machine has next to none.
+    pub others_percent: Option<f64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
