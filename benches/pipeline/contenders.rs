@@ -127,7 +127,6 @@ impl Ring<'_> {
         );
         let next = AtomicUsize::new(0);
         let clients: Vec<postgres::Client> = (0..self.load.writers).map(|_| self.stage.connect()).collect();
-        let own_cpu_s = || process::cpu_s(std::process::id()).expect("its own CPU time");
         let (start, cpu_before_s) = (Instant::now(), own_cpu_s());
         std::thread::scope(|scope| {
             for mut client in clients {
@@ -196,14 +195,17 @@ fn decode(load: &Load) -> Took {
         .collect();
     let mut rows = CopyRows::default();
     let mut decoded = 0;
-    let start = Instant::now();
+    let (start, cpu_before_s) = (Instant::now(), own_cpu_s());
     while decoded < load.rows {
         rows.clear();
         records.iter().for_each(|payload| decoder.decode(payload, &mut rows));
         decoded += std::hint::black_box(&rows).len() as u64;
     }
-    // One thread that never waits: its CPU time, finer than the ticks of /proc.
-    let seconds = start.elapsed().as_secs_f64();
-    let cpu_s = seconds * load.rows as f64 / decoded as f64;
-    Took { rows_per_s: decoded as f64 / seconds, cpu_s, memory_peak_mb: None, rows_per_transaction: None }
+    let cpu_s = (own_cpu_s() - cpu_before_s) * load.rows as f64 / decoded as f64;
+    let rows_per_s = decoded as f64 / start.elapsed().as_secs_f64();
+    Took { rows_per_s, cpu_s, memory_peak_mb: None, rows_per_transaction: None }
+}
+
+fn own_cpu_s() -> f64 {
+    process::cpu_s(std::process::id()).expect("its own CPU time")
 }

@@ -47,6 +47,10 @@ fn main() {
     if let Some(rows) = options.consume {
         return consumer::consume(rows);
     }
+    if options.publish && options.rounds < publish::ROUNDS_MIN {
+        eprintln!("--publish needs --rounds {} or more", publish::ROUNDS_MIN);
+        std::process::exit(2);
+    }
     let results = match &options.from {
         Some(file) => {
             let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 
 /// The pipeline beside raw COPY and beside its peers, on a real Kafka and a real PostgreSQL.
 #[derive(Parser, Clone)]
-#[command(name = "make bench ARGS=", disable_version_flag = true)]
+#[command(override_usage = "make bench ARGS=\"[OPTIONS]\"", disable_version_flag = true)]
 pub struct Options {
     /// What to measure
     #[arg(long, value_name = "PART", value_delimiter = ',', default_value = "rounds,latency,footprint")]

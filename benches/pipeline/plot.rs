@@ -71,7 +71,7 @@ const SMALL: &str = r##"font-size="11" fill="#52606d""##;
 const SMALL_MIDDLE: &str = r##"font-size="11" fill="#52606d" text-anchor="middle""##;
 const SMALL_END: &str = r##"font-size="11" fill="#52606d" text-anchor="end""##;
 const END: &str = r#"text-anchor="end""#;
-const LABEL: &str = r##"font-size="11" font-weight="600" fill="#2b6cb0" text-anchor="middle""##;
+const LABEL: &str = r##"font-size="10" fill="#2b6cb0" text-anchor="middle""##;
 const PANEL: &str = r#"font-size="12" font-weight="600""#;
 
 /// A bar for each contender that writes rows, with its ratio to raw COPY, and the slowest and fastest round.
@@ -135,8 +135,8 @@ pub fn rates(results: &Results) -> String {
 
 /// Small multiples: a column for each thing that varies; above the rates, below the memory.
 pub fn growth(results: &Results) -> String {
-    const WIDTH: f64 = 132.0;
-    const GAP: f64 = 52.0;
+    const WIDTH: f64 = 150.0;
+    const GAP: f64 = 48.0;
     const HEIGHT: f64 = 120.0;
     const RATES: f64 = 104.0;
     const MEMORY: f64 = 294.0;

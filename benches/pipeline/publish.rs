@@ -16,7 +16,14 @@ pub fn keep(results: &Results) -> PathBuf {
     write(&format!("target/bench/{}", file_name(results)), &json(results))
 }
 
+/// Fewer rounds than this say nothing that could be published.
+pub const ROUNDS_MIN: u64 = 5;
+
 pub fn publish(results: &Results) {
+    let rounds =
+        |of: Option<u64>| assert!(of.is_none_or(|rounds| rounds >= ROUNDS_MIN), "{ROUNDS_MIN} rounds at least");
+    rounds(results.rounds.iter().map(|run| run.round).max());
+    rounds(results.growth.iter().map(|growth| growth.run.round).max());
     let run = format!("benches/runs/{}", file_name(results));
     write(&run, &json(results));
     let measured_on =

@@ -26,7 +26,7 @@ pub fn rounds(results: &Results) -> Option<String> {
             contender.name().to_owned(),
             thousands(rate.median),
             format!("{} .. {}", thousands(rate.low), thousands(rate.high)),
-            ratio.map_or("-".to_owned(), |ratio| format!("{:.2}", ratio.median)),
+            ratio.map_or("-".to_owned(), |Spread { median, low, high }| format!("{median:.2} ({low:.2} .. {high:.2})")),
             number(cpu_s(of(contender), |run| Some(run.cpu_s)), 2),
             number(cpu_s(of(contender), |run| run.kafka_cpu_s), 2),
             number(cpu_s(of(contender), |run| run.postgres_cpu_s), 2),
@@ -213,7 +213,7 @@ pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
