@@ -15,8 +15,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// None where PostgreSQL is not ours to stop.
 pub fn measure(stage: &Stage, load: &Load) -> Option<Away> {
     stage.services.as_ref()?;
-    stage.clean();
     let topic = stage.filled_topic(load);
+    stage.clean();
     let program = Program::start(&stage.settings(load, &topic));
     program.await_ready();
     std::thread::sleep(SETTLE);

@@ -15,8 +15,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(10);
 
 pub fn measure(stage: &Stage, load: &Load) -> Footprint {
-    stage.clean();
     let topic = stage.new_topic(load);
+    stage.clean();
     let mut start_ms = Vec::new();
     let mut last = None;
     for _ in 0..STARTS {

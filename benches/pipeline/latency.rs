@@ -45,8 +45,8 @@ impl Seen {
 pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> Latency {
     let rate = reached_per_s * f64::from(percent) / 100.0;
     let records = (rate * (WARM_UP_S + MEASURED_S)) as u64;
-    stage.clean();
     let topic = stage.new_topic(load);
+    stage.clean();
     let program = Program::start(&stage.settings(load, &topic));
     program.await_ready();
 

@@ -26,7 +26,10 @@ pub fn rounds(results: &Results) -> Option<String> {
             contender.name().to_owned(),
             thousands(rate.median),
             format!("{} .. {}", thousands(rate.low), thousands(rate.high)),
-            ratio.map_or("-".to_owned(), |Spread { median, low, high }| format!("{median:.2} ({low:.2} .. {high:.2})")),
+            match ratio {
+                Some(Spread { median, low, high }) if low < high => format!("{median:.2} ({low:.2} .. {high:.2})"),
+                ratio => number(ratio.map(|ratio| ratio.median), 2),
+            },
             number(cpu_s(of(contender), |run| Some(run.cpu_s)), 2),
             number(cpu_s(of(contender), |run| run.kafka_cpu_s), 2),
             number(cpu_s(of(contender), |run| run.postgres_cpu_s), 2),

@@ -90,7 +90,8 @@ impl Stage {
         postgres::Client::connect(&self.url, postgres::NoTls).expect("PostgreSQL answers")
     }
 
-    /// Every contender starts with an empty table, no ledger row and a checkpoint behind it.
+    /// Every contender starts with an empty table, no ledger row and a checkpoint behind it. The tables are there once a
+    /// topic has been made.
     pub fn clean(&self) {
         let mut client = self.connect();
         client.batch_execute(&format!("TRUNCATE {TABLE}; DELETE FROM sluicegate_ledger")).expect("cleaned");
