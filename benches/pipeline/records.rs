@@ -5,10 +5,10 @@ use sluicegate::flow::{self, Flow, Sample, Status};
 use sluicegate::pg::copy::CopyRows;
 use sluicegate::record::{NoHeaders, Partition, Record};
 
-/// About what the flow's own made-up records have.
-pub const SMALL_BYTES: usize = 50;
+/// What the flow's own made-up records have on average. `Stage::filled_topic` counts.
+pub const SMALL_BYTES: usize = 40;
 
-/// Payloads of about `bytes` each. Those of up to 50 bytes are the flow's own; larger ones have a longer message.
+/// Payloads of about `bytes` each. Small ones are the flow's own; larger ones have a longer message.
 pub struct Payloads {
     sample: Box<dyn Sample>,
     message_bytes: Option<usize>,

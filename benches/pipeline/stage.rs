@@ -75,14 +75,18 @@ impl Stage {
         let producer = Producer::new(&self.brokers, &BTreeMap::new(), &topic).expect("a producer");
         let payloads = Payloads::new(load.record_bytes);
         let mut payload = Vec::new();
+        let mut bytes = 0;
         for number in 0..load.rows {
             payload.clear();
             payloads.append(number, &mut payload);
+            bytes += payload.len();
             let partition = (number % u64::from(load.partitions)) as i32;
             producer.send(Some(partition), None, &payload).expect("the broker takes records");
         }
         let (sent, fault) = producer.finish();
         assert_eq!((sent.delivered, fault), (load.rows, None), "every record is in the topic");
+        let mean_bytes = bytes / load.rows as usize;
+        assert!(mean_bytes.abs_diff(load.record_bytes) * 20 <= load.record_bytes, "records have {mean_bytes} B");
         topic
     }
 
