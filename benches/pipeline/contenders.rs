@@ -7,6 +7,7 @@
 //! - `franz-go`, `sarama`: the Go peers, at least once.
 //! - `consumer alone`: the program's consumer, which counts records. `decode alone`: one thread, in memory.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -14,12 +15,12 @@ use std::time::Instant;
 use sluicegate::engine::Rows;
 use sluicegate::pg::copy::{CopyRows, HEADER, TRAILER};
 
+use crate::meter::Meter;
 use crate::peers::{self, Peers};
-use crate::process;
 use crate::program::Program;
 use crate::records::{Decoder, Payloads};
 use crate::results::{Load, Run};
-use crate::stage::{Stage, TABLE, between};
+use crate::stage::{Stage, TABLE};
 
 /// The rows of a COPY where the load does not say: the most that the program's own default joins into a transaction.
 pub const BATCH_ROWS: usize = 10_000;
@@ -76,16 +77,32 @@ pub struct Ring<'a> {
 /// What a contender took by itself; what it took of Kafka and PostgreSQL is seen from outside.
 struct Took {
     rows_per_s: f64,
-    cpu_s: f64,
+    /// None where the contender runs in the bench's own process.
+    child_cpu_s: Option<f64>,
+    threads_cpu_s: BTreeMap<String, f64>,
     memory_peak_mb: Option<f64>,
     rows_per_transaction: Option<f64>,
+}
+
+impl Took {
+    fn in_bench(rows: u64, since: Instant) -> Took {
+        let rows_per_s = rows as f64 / since.elapsed().as_secs_f64();
+        // Its memory would say nothing: the bench holds all rows of all rounds.
+        Took {
+            rows_per_s,
+            child_cpu_s: None,
+            threads_cpu_s: BTreeMap::new(),
+            memory_peak_mb: None,
+            rows_per_transaction: None,
+        }
+    }
 }
 
 impl Ring<'_> {
     pub fn run(&self, contender: Contender, round: u64) -> Run {
         let Ring { stage, load, .. } = self;
         stage.clean();
-        let (kafka, postgres, machine) = (stage.kafka_cpu_s(), stage.postgres_cpu_s(), process::machine_cpu_s());
+        let meter = Meter::start(stage);
         let (took, program) = match contender {
             Contender::RawCopy => (self.raw_copy(), None),
             Contender::Sluicegate => self.sluicegate(true),
@@ -95,10 +112,7 @@ impl Ring<'_> {
             Contender::Consumer => (self.consumer(), None),
             Contender::Decode => (decode(load), None),
         };
-        let kafka_cpu_s = between(kafka, stage.kafka_cpu_s());
-        let postgres_cpu_s = between(postgres, stage.postgres_cpu_s());
-        let ours_s = [Some(took.cpu_s), kafka_cpu_s, postgres_cpu_s].into_iter().sum::<Option<f64>>();
-        let others_percent = others_percent(machine, process::machine_cpu_s(), ours_s);
+        let metered = meter.finish(took.child_cpu_s.unwrap_or(0.0));
         if let Some(program) = program {
             program.stop();
         }
@@ -111,12 +125,13 @@ impl Ring<'_> {
             round,
             rows: load.rows,
             rows_per_s: took.rows_per_s,
-            cpu_s: took.cpu_s,
+            cpu_s: took.child_cpu_s.unwrap_or(metered.bench_cpu_s),
+            threads_cpu_s: took.threads_cpu_s,
             memory_peak_mb: took.memory_peak_mb,
-            kafka_cpu_s: kafka_cpu_s.filter(|_| uses_kafka),
-            postgres_cpu_s: postgres_cpu_s.filter(|_| contender.writes()),
+            kafka_cpu_s: metered.kafka_cpu_s.filter(|_| uses_kafka),
+            postgres_cpu_s: metered.postgres_cpu_s.filter(|_| contender.writes()),
             rows_per_transaction: took.rows_per_transaction,
-            others_percent,
+            others_percent: metered.others_percent,
         }
     }
 
@@ -127,7 +142,7 @@ impl Ring<'_> {
         );
         let next = AtomicUsize::new(0);
         let clients: Vec<postgres::Client> = (0..self.load.writers).map(|_| self.stage.connect()).collect();
-        let (start, cpu_before_s) = (Instant::now(), own_cpu_s());
+        let start = Instant::now();
         std::thread::scope(|scope| {
             for mut client in clients {
                 let (next, sql) = (&next, &sql);
@@ -143,12 +158,8 @@ impl Ring<'_> {
             }
         });
         let rows: usize = self.encoded.iter().map(Rows::len).sum();
-        Took {
-            rows_per_s: rows as f64 / start.elapsed().as_secs_f64(),
-            cpu_s: own_cpu_s() - cpu_before_s,
-            memory_peak_mb: None, // it holds all rows of all rounds
-            rows_per_transaction: Some(rows as f64 / self.encoded.len() as f64),
-        }
+        let rows_per_transaction = Some(rows as f64 / self.encoded.len() as f64);
+        Took { rows_per_transaction, ..Took::in_bench(rows as u64, start) }
     }
 
     fn sluicegate(&self, exactly_once: bool) -> (Took, Option<Program>) {
@@ -156,10 +167,11 @@ impl Ring<'_> {
         settings.insert("SLUICEGATE_FLOWS_STATUS_EXACTLY_ONCE", exactly_once.to_string());
         let program = Program::start(&settings);
         let rows_per_s = program.await_rows(self.load.rows);
-        let (cpu_s, memory_peak_mb) = (program.cpu_s(), Some(program.memory_peak_mb()));
+        let (child_cpu_s, threads_cpu_s) = (Some(program.cpu_s()), program.threads_cpu_s());
+        let memory_peak_mb = Some(program.memory_peak_mb());
         let transactions = program.metric("sluicegate_groups_written_total");
         let rows_per_transaction = transactions.map(|transactions| self.load.rows as f64 / transactions);
-        (Took { rows_per_s, cpu_s, memory_peak_mb, rows_per_transaction }, Some(program))
+        (Took { rows_per_s, child_cpu_s, threads_cpu_s, memory_peak_mb, rows_per_transaction }, Some(program))
     }
 
     fn peer(&self, name: &str) -> Took {
@@ -174,13 +186,14 @@ impl Ring<'_> {
 impl From<peers::Told> for Took {
     fn from(told: peers::Told) -> Took {
         let peers::Told { rows: _, rows_per_s, cpu_s, peak_mb } = told;
-        Took { rows_per_s, cpu_s, memory_peak_mb: Some(peak_mb), rows_per_transaction: None }
+        Took {
+            rows_per_s,
+            child_cpu_s: Some(cpu_s),
+            threads_cpu_s: BTreeMap::new(),
+            memory_peak_mb: Some(peak_mb),
+            rows_per_transaction: None,
+        }
     }
-}
-
-fn others_percent(before: Option<(f64, f64)>, after: Option<(f64, f64)>, ours_s: Option<f64>) -> Option<f64> {
-    let ((worked_before_s, all_before_s), (worked_s, all_s)) = (before?, after?);
-    Some((worked_s - worked_before_s - ours_s?).max(0.0) / (all_s - all_before_s) * 100.0)
 }
 
 /// From payload to encoded row, without fetching and without writing.
@@ -195,17 +208,11 @@ fn decode(load: &Load) -> Took {
         .collect();
     let mut rows = CopyRows::default();
     let mut decoded = 0;
-    let (start, cpu_before_s) = (Instant::now(), own_cpu_s());
+    let start = Instant::now();
     while decoded < load.rows {
         rows.clear();
         records.iter().for_each(|payload| decoder.decode(payload, &mut rows));
         decoded += std::hint::black_box(&rows).len() as u64;
     }
-    let cpu_s = (own_cpu_s() - cpu_before_s) * load.rows as f64 / decoded as f64;
-    let rows_per_s = decoded as f64 / start.elapsed().as_secs_f64();
-    Took { rows_per_s, cpu_s, memory_peak_mb: None, rows_per_transaction: None }
-}
-
-fn own_cpu_s() -> f64 {
-    process::cpu_s(std::process::id()).expect("its own CPU time")
+    Took::in_bench(decoded, start)
 }

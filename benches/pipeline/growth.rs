@@ -57,8 +57,10 @@ pub fn measure(stage: &Stage, base: &Load, rounds: u64) -> Vec<Growth> {
         }
     }
     let mut grown = Vec::new();
-    for round in 1..=rounds {
-        for (over, at, load) in &points {
+    for round in 0..=rounds {
+        // Round 0 is a warm-up, of the first point alone.
+        let points = if round == 0 { &points[..1] } else { &points[..] };
+        for (over, at, load) in points {
             let (_, topic) = topics.iter().find(|(filled, _)| *filled == filling(load, base)).expect("it was filled");
             let encoded = encoded(load.rows, load.record_bytes, load.batch_rows.unwrap_or(BATCH_ROWS));
             let ring = Ring { stage, load, topic, encoded: &encoded, peers: None };
@@ -69,6 +71,9 @@ pub fn measure(stage: &Stage, base: &Load, rounds: u64) -> Vec<Growth> {
             for contender in pair {
                 let run = ring.run(contender, round);
                 println!("round {round}  {over} {at:<9} {:<11} {:>9.0} rows/s", run.contender, run.rows_per_s);
+                if round == 0 {
+                    continue;
+                }
                 grown.push(Growth { over: (*over).to_owned(), at: *at, load: load.clone(), run });
             }
         }

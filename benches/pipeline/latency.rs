@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use sluicegate::kafka::Producer;
 
+use crate::meter::Meter;
 use crate::program::Program;
 use crate::records::Payloads;
 use crate::results::{Latency, Load, median};
@@ -47,6 +48,7 @@ pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> 
     let records = (rate * (WARM_UP_S + MEASURED_S)) as u64;
     let topic = stage.new_topic(load);
     stage.clean();
+    let meter = Meter::start(stage);
     let program = Program::start(&stage.settings(load, &topic));
     program.await_ready();
 
@@ -64,6 +66,7 @@ pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> 
         gone.store(true, Ordering::Release);
         (observer.join().expect("the observer's own errors are panics"), took, behind)
     });
+    let others_percent = meter.finish(program.cpu_s()).others_percent;
     program.stop();
     assert_eq!(seen.next_offsets() as u64, records, "every record came through at {percent}% within {PATIENCE:?}");
     assert_eq!(stage.count(), records, "every record is a row");
@@ -82,6 +85,7 @@ pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> 
         max_ms: at(1.0),
         behind_records,
         look_every_ms: median(pauses).unwrap_or(0.0),
+        others_percent,
     }
 }
 

@@ -15,6 +15,7 @@ mod footprint;
 mod growth;
 mod latency;
 mod machine;
+mod meter;
 mod options;
 mod peers;
 mod plot;
@@ -132,10 +133,19 @@ fn rounds(stage: &Stage, load: &Load, rounds: u64) -> Vec<Run> {
     let topic = stage.filled_topic(load);
     let encoded = encoded(load.rows, load.record_bytes, load.batch_rows.unwrap_or(BATCH_ROWS));
     let ring = Ring { stage, load, topic: &topic, encoded: &encoded, peers: peers.as_ref() };
+    // Not counted: the broker compiles what it has not run yet, and files grow for the first time.
+    for contender in [Contender::Sluicegate, Contender::RawCopy] {
+        ring.run(contender, 0);
+    }
     let mut runs = Vec::new();
     for round in 1..=rounds {
-        for turn in 0..contenders.len() {
-            let contender = contenders[(round as usize + turn) % contenders.len()];
+        let mut order = contenders.clone();
+        order.rotate_left(round as usize % contenders.len());
+        // Forwards and backwards, so that none always follows the same other one.
+        if round % 2 == 0 {
+            order.reverse();
+        }
+        for contender in order {
             let run = ring.run(contender, round);
             println!("round {round}  {:<15} {:>9.0} rows/s", run.contender, run.rows_per_s);
             runs.push(run);

@@ -1,6 +1,7 @@
 //! CPU time and memory of processes, from /proc.
 
 use std::fs::read_to_string;
+use std::path::Path;
 
 /// Ticks of the CPU times in /proc: a constant of Linux, whatever the kernel's own clock.
 const TICKS_PER_S: f64 = 100.0;
@@ -13,7 +14,12 @@ struct Stat {
 }
 
 fn stat(pid: u32) -> Option<Stat> {
-    let line = read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat_in(&Path::new("/proc").join(pid.to_string()))
+}
+
+/// Of a process or a thread.
+fn stat_in(directory: &Path) -> Option<Stat> {
+    let line = read_to_string(directory.join("stat")).ok()?;
     // The name in parentheses may hold blanks; what follows it begins with the third field.
     let fields: Vec<&str> = line.rsplit(')').next()?.split_whitespace().collect();
     let seconds = |index: usize| fields.get(index)?.parse::<f64>().ok().map(|ticks| ticks / TICKS_PER_S);
@@ -48,6 +54,16 @@ pub fn family_cpu_s(pid: u32) -> Option<f64> {
         }
     }
     None
+}
+
+/// The same of each thread that lives, by the first 15 letters of its name.
+pub fn threads_cpu_s(pid: u32) -> Vec<(String, f64)> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let thread = |entry: std::fs::DirEntry| {
+        let name = read_to_string(entry.path().join("comm")).ok()?;
+        Some((name.trim().to_owned(), stat_in(&entry.path())?.own_s))
+    };
+    threads.filter_map(|entry| thread(entry.ok()?)).collect()
 }
 
 /// CPU time of the whole machine since it started: what was worked (or taken by its host), and that with idling.

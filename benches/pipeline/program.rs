@@ -1,5 +1,6 @@
 //! The real binary as a child process, watched from outside.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -96,6 +97,15 @@ impl Program {
         process::cpu_s(self.pid()).expect("it runs")
     }
 
+    /// CPU time by what its threads do.
+    pub fn threads_cpu_s(&self) -> BTreeMap<String, f64> {
+        let mut by_work = BTreeMap::new();
+        for (name, cpu_s) in process::threads_cpu_s(self.pid()) {
+            *by_work.entry(work_of(&name).to_owned()).or_default() += cpu_s;
+        }
+        by_work
+    }
+
     pub fn memory_peak_mb(&self) -> f64 {
         process::memory_peak_mb(self.pid()).expect("it runs")
     }
@@ -112,6 +122,21 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+pub const FETCHING: &str = "Kafka client: fetching";
+pub const DECODING: &str = "partitions: taking, decoding, batching";
+pub const WRITING: &str = "writers: COPY and the ledger";
+pub const OTHER_WORK: &str = "intake, HTTP, the rest";
+
+/// What a thread of the program does, by its name.
+fn work_of(thread: &str) -> &'static str {
+    match thread.strip_prefix("status-") {
+        Some(number) if number.parse::<u32>().is_ok() => DECODING,
+        Some(writer) if writer.starts_with("writer") => WRITING,
+        None if thread.starts_with("rdk:") => FETCHING,
+        _ => OTHER_WORK,
     }
 }
 

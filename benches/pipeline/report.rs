@@ -2,6 +2,7 @@
 
 use crate::contenders::Contender;
 use crate::growth::CURVES;
+use crate::program::{DECODING, FETCHING, OTHER_WORK, WRITING};
 use crate::results::{Growth, Results, Run, Spread, median, ratios, spread};
 
 /// Above this share of the machine's CPU time, what other processes took may have decided a comparison.
@@ -56,37 +57,42 @@ pub fn rounds(results: &Results) -> Option<String> {
             text += &format!("\nBeside {}: {median:.2} times the rows ({low:.2} .. {high:.2}).\n", peer.name());
         }
     }
-    if let Some(percent) = median(results.rounds.iter().filter_map(|run| run.others_percent)) {
-        let verdict = if percent > OTHERS_PERCENT_MAX { ": too much to rely on these numbers" } else { "" };
-        text += &format!("\nOther processes took {percent:.0}% of the machine's CPU time meanwhile{verdict}.\n");
-    }
+    text += &others(results.rounds.iter().filter_map(|run| run.others_percent));
     Some(text + &stages(results))
 }
 
-/// The stages by themselves, and what they make of the whole.
+/// A word on what else the machine was doing.
+fn others(percents: impl Iterator<Item = f64>) -> String {
+    let Some(percent) = median(percents) else { return String::new() };
+    let verdict = if percent > OTHERS_PERCENT_MAX { ": too much to rely on these numbers" } else { "" };
+    format!("\nOther processes took {percent:.0}% of the machine's CPU time meanwhile{verdict}.\n")
+}
+
+/// Where the program's CPU time goes, and what consuming and decoding do by themselves.
 fn stages(results: &Results) -> String {
     let of = |contender: Contender| results.rounds.iter().filter(move |run| run.contender == contender.name());
     let own = |contender| cpu_s(of(contender), |run| Some(run.cpu_s));
-    let rate = |contender| median(of(contender).map(|run| run.rows_per_s));
+    let rate = |contender| median(of(contender).map(|run| run.rows_per_s)).map_or("-".to_owned(), thousands);
     let Some(whole) = own(Contender::Sluicegate) else { return String::new() };
-    let (consumer, decode) = (own(Contender::Consumer), own(Contender::Decode));
-    let rest = consumer.zip(decode).map(|(consumer, decode)| whole - consumer - decode);
+    let mut table = Table::new(&["threads of the program", "CPU s/1M", "share"]);
+    for work in [FETCHING, DECODING, WRITING, OTHER_WORK] {
+        let work_s = cpu_s(of(Contender::Sluicegate), |run| run.threads_cpu_s.get(work).copied());
+        let share = work_s.map_or("-".to_owned(), |work_s| format!("{:.0}%", work_s / whole * 100.0));
+        table.row([work.to_owned(), number(work_s, 2), share]);
+    }
+    table.row(["all".to_owned(), number(Some(whole), 2), "100%".to_owned()]);
+    let mut alone = Table::new(&["alone", "rows/s", "CPU s/1M"]);
+    for (name, contender) in
+        [("consuming, as fast as it goes", Contender::Consumer), ("decoding in memory, one thread", Contender::Decode)]
+    {
+        alone.row([name.to_owned(), rate(contender), number(own(contender), 2)]);
+    }
     let both = |run: &Run| Some(run.cpu_s + run.postgres_cpu_s?);
     let ledger = cpu_s(of(Contender::Sluicegate), both).zip(cpu_s(of(Contender::NoLedger), both));
-    let mut table = Table::new(&["stage", "rows/s by itself", "CPU s/1M", "of the program's CPU"]);
-    for (name, rate, cpu_s) in [
-        ("consuming, alone", rate(Contender::Consumer), consumer),
-        ("decoding, alone, one thread", rate(Contender::Decode), decode),
-        ("batching, COPY, ledger: the rest", None, rest),
-        ("the program", rate(Contender::Sluicegate), Some(whole)),
-    ] {
-        let share = cpu_s.map_or("-".to_owned(), |cpu_s| format!("{:.0}%", cpu_s / whole * 100.0));
-        table.row([name.to_owned(), rate.map_or("-".to_owned(), thousands), number(cpu_s, 2), share]);
-    }
     let ledger = ledger.map_or(String::new(), |(with, without)| {
         format!("\nThe ledger, in the program and in PostgreSQL together: {:+.2} CPU s/1M.\n", with - without)
     });
-    format!("\n{table}{ledger}")
+    format!("\n{table}\n{alone}{ledger}")
 }
 
 pub fn latency(results: &Results) -> Option<String> {
@@ -103,10 +109,11 @@ pub fn latency(results: &Results) -> Option<String> {
         ]);
     }
     let look_every_ms = median(results.latency.iter().map(|latency| latency.look_every_ms))?;
+    let others = others(results.latency.iter().filter_map(|latency| latency.others_percent));
     Some(format!(
         "From produced to visible, default settings, at shares of the rate that the rounds reached. The producer, the\n\
          broker, PostgreSQL and the observer share the cores with the program, which had them without a producer in the\n\
-         rounds: near the top that is the queue of a full machine. Seen to {look_every_ms:.1} ms.\n\n{table}"
+         rounds: near the top that is the queue of a full machine. Seen to {look_every_ms:.1} ms.\n\n{table}{others}"
     ))
 }
 

@@ -1,6 +1,8 @@
 //! What a run of the bench found, every single measurement of it, as it is kept in a file; and what a list of
 //! measurements comes to.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
@@ -40,6 +42,8 @@ pub struct Run {
     pub rows_per_s: f64,
     /// Of the contender's own process.
     pub cpu_s: f64,
+    /// That of the program's threads, by what they do; of other contenders nothing is known.
+    pub threads_cpu_s: BTreeMap<String, f64>,
     pub memory_peak_mb: Option<f64>,
     /// Of the broker and of PostgreSQL, meanwhile; none where the contender does not use them, or they are not ours.
     pub kafka_cpu_s: Option<f64>,
@@ -64,6 +68,8 @@ pub struct Latency {
     pub behind_records: u64,
     /// Between two looks at the database: how late a record can be seen at the most, mostly.
     pub look_every_ms: f64,
+    /// As in a run.
+    pub others_percent: Option<f64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -139,8 +139,3 @@ impl Stage {
         from.split_once(".jar").map(|(version, _)| version.to_owned())
     }
 }
-
-/// Asks for a figure of a service before and after: what it came to in between.
-pub fn between(before: Option<f64>, after: Option<f64>) -> Option<f64> {
-    Some(after? - before?)
-}
