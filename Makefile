@@ -21,7 +21,7 @@ test: ## every test, against a real Kafka and a real PostgreSQL of its own
 lint: ## rustfmt, clippy with warnings denied, cargo-deny
 	@scripts/lint
 
-bench: ## the pipeline against raw COPY, with services of its own
+bench: ## the pipeline beside raw COPY and its peers, latency, footprint; ARGS=--help lists more (growth, 10 M rows)
 	@scripts/bench $(ARGS)
 
 sim: ## the engine in the simulator, under more seeds: make sim SEEDS=1000000

@@ -1,0 +1,156 @@
+//! From produced to visible, at rates below what the program reaches.
+//!
+//! A record is *produced* at the moment that the even spacing of the rate gives it, not when a producer that is late
+//! comes to it: a stall then counts for every record that it held up. It is *visible* when a transaction that another
+//! session begins sees it. The ledger says when that is: its rows are moved in the transaction that writes the records,
+//! so a record is visible as soon as the ledger's offset is past it. One look at the ledger costs a fraction of a
+//! millisecond, and finds out about all partitions. (The commit times that PostgreSQL can keep would cost nothing to
+//! ask for, but they are taken before the COMMIT is flushed to disk and leave that wait out.)
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use sluicegate::kafka::Producer;
+
+use crate::meter::Meter;
+use crate::program::Program;
+use crate::records::Payloads;
+use crate::results::{Latency, Load, median};
+use crate::stage::Stage;
+
+/// Not measured: connections, caches and batches come up to the rate.
+const WARM_UP_S: f64 = 3.0;
+const MEASURED_S: f64 = 15.0;
+/// How long the last records may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks of the observer.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Between two turns of the producer, which hands over what has become due.
+const TURN: Duration = Duration::from_millis(1);
+/// librdkafka's own default.
+const LINGER_MS: &str = "5";
+
+/// What the observer saw: when each partition's offset was first seen where.
+struct Seen {
+    steps: Vec<Vec<(Duration, i64)>>,
+    looks: Vec<Instant>,
+}
+
+impl Seen {
+    fn next_offsets(&self) -> i64 {
+        self.steps.iter().filter_map(|steps| steps.last()).map(|(_, next)| next).sum()
+    }
+}
+
+pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> Latency {
+    let rate = reached_per_s * f64::from(percent) / 100.0;
+    let records = (rate * (WARM_UP_S + MEASURED_S)) as u64;
+    let topic = stage.new_topic(load);
+    stage.clean();
+    let meter = Meter::start(stage);
+    let program = Program::start(&stage.settings(load, &topic));
+    program.await_ready();
+
+    let partitions = load.partitions as usize;
+    let gone = AtomicBool::new(false);
+    let begin = Instant::now();
+    let (seen, took, behind_records) = std::thread::scope(|scope| {
+        let observer = scope.spawn(|| observe(stage, &topic, partitions, records, begin, &gone));
+        let took = produce(stage, load, &topic, records, rate, begin);
+        let behind = records.saturating_sub(stage.applied(&topic));
+        let deadline = Instant::now() + PATIENCE;
+        while !observer.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        gone.store(true, Ordering::Release);
+        (observer.join().expect("the observer's own errors are panics"), took, behind)
+    });
+    let others_percent = meter.finish(program.cpu_s()).others_percent;
+    program.stop();
+    assert_eq!(seen.next_offsets() as u64, records, "every record came through at {percent}% within {PATIENCE:?}");
+    assert_eq!(stage.count(), records, "every record is a row");
+
+    let mut latencies_ms = latencies_ms(&seen, partitions as u64, records, rate);
+    latencies_ms.sort_by(f64::total_cmp);
+    let at = |share: f64| latencies_ms[((latencies_ms.len() - 1) as f64 * share) as usize];
+    let pauses = seen.looks.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e3);
+    Latency {
+        percent,
+        records_per_s: rate,
+        produced_per_s: records as f64 / took.as_secs_f64(),
+        records: latencies_ms.len() as u64,
+        p50_ms: at(0.5),
+        p99_ms: at(0.99),
+        max_ms: at(1.0),
+        behind_records,
+        look_every_ms: median(pauses).unwrap_or(0.0),
+        others_percent,
+    }
+}
+
+/// Record `n` is due at `n / rate` and goes to partition `n % partitions`.
+fn produce(stage: &Stage, load: &Load, topic: &str, records: u64, rate: f64, begin: Instant) -> Duration {
+    let options = BTreeMap::from([("linger.ms".to_owned(), LINGER_MS.to_owned())]);
+    let producer = Producer::new(&stage.brokers, &options, topic).expect("a producer");
+    let payloads = Payloads::new(load.record_bytes);
+    let mut payload = Vec::new();
+    let mut number = 0;
+    while number < records {
+        let due = records.min((begin.elapsed().as_secs_f64() * rate) as u64);
+        while number < due {
+            payload.clear();
+            payloads.append(number, &mut payload);
+            let partition = (number % u64::from(load.partitions)) as i32;
+            producer.send(Some(partition), None, &payload).expect("the broker takes records");
+            number += 1;
+        }
+        std::thread::sleep(TURN);
+    }
+    let took = begin.elapsed();
+    let (sent, fault) = producer.finish();
+    assert_eq!((sent.delivered, fault), (records, None), "every record is in the topic");
+    took
+}
+
+fn observe(stage: &Stage, topic: &str, partitions: usize, records: u64, begin: Instant, gone: &AtomicBool) -> Seen {
+    let mut client = stage.connect();
+    let sql = "SELECT partition, next_offset FROM sluicegate_ledger WHERE flow = 'status' AND topic = $1";
+    let statement = client.prepare(sql).expect("prepared");
+    let mut seen = Seen { steps: vec![Vec::new(); partitions], looks: Vec::new() };
+    while (seen.next_offsets() as u64) < records && !gone.load(Ordering::Acquire) {
+        let rows = client.query(&statement, &[&topic]).expect("the ledger");
+        let now = begin.elapsed();
+        seen.looks.push(Instant::now());
+        for row in rows {
+            let (partition, next): (i32, i64) = (row.get(0), row.get(1));
+            let steps = &mut seen.steps[partition as usize];
+            if steps.last().is_none_or(|(_, before)| *before < next) {
+                steps.push((now, next));
+            }
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    seen
+}
+
+/// Of each record after the warm-up. Its offset follows from its number: the topic is new, and its producer keeps order.
+fn latencies_ms(seen: &Seen, partitions: u64, records: u64, rate: f64) -> Vec<f64> {
+    let mut latencies = Vec::with_capacity((rate * MEASURED_S) as usize);
+    for (partition, steps) in seen.steps.iter().enumerate() {
+        let mut steps = steps.iter();
+        let mut step = steps.next();
+        for number in (partition as u64..records).step_by(partitions as usize) {
+            let offset = (number / partitions) as i64;
+            while step.is_some_and(|(_, next)| *next <= offset) {
+                step = steps.next();
+            }
+            let (visible, _) = step.expect("every record was seen");
+            let produced_s = number as f64 / rate;
+            if produced_s >= WARM_UP_S {
+                latencies.push((visible.as_secs_f64() - produced_s) * 1e3);
+            }
+        }
+    }
+    latencies
+}

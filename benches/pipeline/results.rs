@@ -1,0 +1,136 @@
+//! What a run of the bench found, every single measurement of it, as it is kept in a file; and what a list of
+//! measurements comes to.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+
+#[derive(Serialize, Deserialize)]
+pub struct Results {
+    /// In UTC.
+    pub date: String,
+    pub machine: Machine,
+    /// What the rounds were run on.
+    pub load: Load,
+    pub rounds: Vec<Run>,
+    pub latency: Vec<Latency>,
+    pub footprint: Option<Footprint>,
+    pub growth: Vec<Growth>,
+    pub away: Vec<Away>,
+}
+
+/// What is moved, and by how many.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    pub rows: u64,
+    pub partitions: u32,
+    pub writers: usize,
+    /// The most rows of a transaction; none is the program's own default, and 10,000 for the others.
+    pub batch_rows: Option<usize>,
+    /// Of a payload, about.
+    pub record_bytes: usize,
+}
+
+/// One run of one contender.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    pub contender: String,
+    pub round: u64,
+    pub rows: u64,
+    pub rows_per_s: f64,
+    /// Of the contender's own process.
+    pub cpu_s: f64,
+    /// That of the program's threads, by what they do; of other contenders nothing is known.
+    pub threads_cpu_s: BTreeMap<String, f64>,
+    pub memory_peak_mb: Option<f64>,
+    /// Of the broker and of PostgreSQL, meanwhile; none where the contender does not use them, or they are not ours.
+    pub kafka_cpu_s: Option<f64>,
+    pub postgres_cpu_s: Option<f64>,
+    pub rows_per_transaction: Option<f64>,
+    /// Of the machine's CPU time meanwhile: what was neither this run's nor idle. A quiet machine has next to none.
+    pub others_percent: Option<f64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Latency {
+    /// Of the rate that the rounds reached.
+    pub percent: u32,
+    pub records_per_s: f64,
+    /// That the producer came to: less than asked for when the cores do not suffice.
+    pub produced_per_s: f64,
+    pub records: u64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+    /// Records that were not visible yet when the last one was handed to the producer.
+    pub behind_records: u64,
+    /// Between two looks at the database: how late a record can be seen at the most, mostly.
+    pub look_every_ms: f64,
+    /// As in a run.
+    pub others_percent: Option<f64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Footprint {
+    /// From exec to the first 200 of /health/ready, one for each start.
+    pub start_ms: Vec<f64>,
+    /// Of one core, with an assigned, empty topic.
+    pub idle_cpu_percent: f64,
+    pub idle_memory_mb: f64,
+    pub binary_mb: f64,
+    pub stripped_mb: Option<f64>,
+}
+
+/// One run of one point of a curve.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Growth {
+    /// What varies, and its value.
+    pub over: String,
+    pub at: u64,
+    pub load: Load,
+    pub run: Run,
+}
+
+/// What the program came to hold while PostgreSQL was away.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Away {
+    pub partitions: u32,
+    pub record_bytes: usize,
+    pub rows: u64,
+    pub away_s: f64,
+    /// The peak before PostgreSQL went, at the end of its absence, and when all rows were written.
+    pub before_mb: f64,
+    pub away_mb: f64,
+    pub after_mb: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    pub median: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+/// None of nothing.
+pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let (low, high) = (*sorted.first()?, *sorted.last()?);
+    let middle = sorted.len() / 2;
+    let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+    Some(Spread { median, low, high })
+}
+
+pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    spread(values).map(|spread| spread.median)
+}
+
+/// The rate of one contender over that of another, pair by pair within a round: the machine's speed drifts
+/// between rounds.
+pub fn ratios<'a>(runs: impl Iterator<Item = &'a Run> + Clone, of: &str, over: &str) -> Vec<f64> {
+    let other = |round| runs.clone().find(|run| run.contender == over && run.round == round);
+    let ratio = |run: &Run| other(run.round).map(|other| run.rows_per_s / other.rows_per_s);
+    runs.clone().filter(|run| run.contender == of).filter_map(ratio).collect()
+}
