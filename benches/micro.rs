@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use openssl::ssl::{SslConnector, SslMethod};
-use sluicegate::engine::{Batch, Claim, Wanted};
+use sluicegate::engine::{Batch, Claim, Claims, Wanted};
 use sluicegate::flow::{Flow, Sample, Status, sample};
 use sluicegate::pg::copy::CopyRows;
 use sluicegate::pg::ledger::{self, Move};
@@ -87,9 +87,11 @@ fn ledger(criterion: &mut Criterion) {
         let partitions: Vec<Partition> = (0..batches).map(|id| Partition::new("t", id as i32)).collect();
         let wanted: Vec<Wanted> = partitions
             .iter()
-            .map(|partition| Wanted { partition: partition.clone(), incarnation: String::new() })
+            .map(|partition| Wanted { partition: partition.clone(), incarnation: String::new(), first_offset: Some(0) })
             .collect();
-        let claims = ledger::claim(&database, FLOW, "bench", &wanted, &mut |_| Ok(0)).expect("claims");
+        let Claims::Made(claims) = ledger::claim(&database, FLOW, "bench", &wanted).expect("claims") else {
+            panic!("each comes with its first offset");
+        };
         let mut moves: Vec<Move<'_>> = claims
             .iter()
             .zip(&partitions)
