@@ -2,6 +2,8 @@
 //! at the ledger's offsets, starts and joins partition threads, and sends advisory commits. It never sees a
 //! record, and it never waits for a dependency without listening to the group in between.
 
+mod look;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -379,105 +381,12 @@ impl<K: Source, S: Sink> Intake<K, S> {
         }
     }
 
-    /// Asks both sides how things stand, which also tells whether they are there while nothing flows.
-    fn look_around(&mut self) {
-        let now = self.clock.now();
-        if now < self.look_at {
-            return;
-        }
-        self.look_at = now + self.policy.look_every;
-        if self.look_at_ends() {
-            self.look_at_topics();
-            self.look_for_stalls();
-        }
-        self.look_at_ledger();
-    }
-
-    /// Whether the broker answered.
-    fn look_at_ends(&mut self) -> bool {
-        let places = self.track.partitions();
-        let partitions: Vec<Partition> = places.iter().map(|(partition, _)| partition.clone()).collect();
-        match self.source.ends(&partitions) {
-            Ok(ends) => {
-                places.iter().zip(ends).for_each(|((_, place), end)| place.end_offset.set(end));
-                if self.claim_failed != Some(Side::Source) {
-                    self.track.recovered(Side::Source);
-                }
-                true
-            }
-            Err(fault) => {
-                self.track.troubled(Side::Source, fault.cause());
-                // A broker that does not answer is cause enough for silence.
-                self.running.values_mut().for_each(|running| running.behind = None);
-                false
-            }
-        }
-    }
-
-    /// A topic that was made again under its name has other records under the same offsets: claiming its partitions
-    /// once more says so, and halts them.
-    fn look_at_topics(&mut self) {
-        let topics: BTreeSet<Arc<str>> = self.running.keys().map(|partition| partition.topic.clone()).collect();
-        for topic in topics {
-            if self.is_another_topic(&topic) {
-                log::error!("topic {topic} is not the one that was claimed");
-                let its = |partition: &&Partition| partition.topic == topic;
-                let partitions: Vec<Partition> = self.running.keys().filter(its).cloned().collect();
-                self.claim_again(partitions, Duration::ZERO);
-            }
-        }
-    }
-
     /// Whether a topic has another incarnation than when it was claimed. What the source cannot tell now, it can tell
     /// at the next look.
     fn is_another_topic(&mut self, topic: &Arc<str>) -> bool {
         let Ok(incarnation) = self.source.incarnation(topic) else { return false };
         let known = self.incarnations.get(topic).filter(|known| !known.is_empty() && !incarnation.is_empty());
         known.is_some_and(|known| *known != incarnation)
-    }
-
-    /// The client can lose a partition's wake-up, or stop fetching it, and say nothing. A partition that asks,
-    /// is behind its end, and hears nothing for long, is opened again at the ledger's offset.
-    fn look_for_stalls(&mut self) {
-        let now = self.clock.now();
-        let mut stalled = Vec::new();
-        for (partition, running) in &mut self.running {
-            let read = running.place.read_offset.get();
-            let is_behind = running.place.asking.get() == 1 && read < running.place.end_offset.get();
-            running.behind = match running.behind {
-                Some((at, since)) if is_behind && at == read => Some((at, since)),
-                _ => is_behind.then_some((read, now)),
-            };
-            if running.behind.is_some_and(|(_, since)| now.saturating_sub(since) >= self.policy.stall_after) {
-                stalled.push(partition.clone());
-            }
-        }
-        for partition in &stalled {
-            log::error!("{partition}: gives nothing and is behind its end; it is opened again");
-            self.track.stalls_repaired.add(1);
-        }
-        self.claim_again(stalled, Duration::ZERO);
-    }
-
-    /// A partition that the ledger no longer knows as ours, or not as far, is claimed and read again.
-    fn look_at_ledger(&mut self) {
-        let claims: Vec<(Arc<Claim>, i64)> =
-            self.running.values().map(|running| (running.claim.clone(), running.place.next_offset.get())).collect();
-        let asked = claims.clone();
-        let held = match self.ask(move |sink| sink.holds(&asked)) {
-            Ok(held) => held,
-            Err(fault) => return self.track.troubled(Side::Sink, fault.cause()),
-        };
-        // While a writer is at work, it is the one to say whether writing succeeds.
-        if self.track.active_writers.get() == 0 && self.claim_failed != Some(Side::Sink) {
-            self.track.recovered(Side::Sink);
-        }
-        let lost = claims.iter().zip(held).filter(|(_, held)| !held).map(|((claim, _), _)| claim.partition.clone());
-        let lost: Vec<Partition> = lost.collect();
-        for partition in &lost {
-            log::warn!("{partition}: the ledger stands elsewhere; it is claimed again");
-        }
-        self.claim_again(lost, FENCED_PAUSE);
     }
 
     /// Ends the threads of partitions that stay ours and starts them anew from the ledger.
