@@ -154,6 +154,11 @@ impl<K: Source, S: Sink> Intake<K, S> {
     }
 
     fn assigned(&mut self, partitions: Vec<Partition>) {
+        // Without a word about the former assignment: what still runs of it is not this one's.
+        let former: Vec<Partition> =
+            partitions.iter().filter(|partition| self.running.contains_key(partition)).cloned().collect();
+        self.end_threads(&former, || Note::Drop, self.clock.now());
+        self.forget(&former);
         self.answer_due = true;
         self.track.joined();
         self.track.recovered(Side::Source);

@@ -169,11 +169,13 @@ pub fn run<K: Source, S: Sink>(source: K, sink: Arc<S>, policy: Policy, clock: C
     let waiting_max = policy.writers * policy.group_rows_max.div_ceil(policy.batch_rows_max);
     let (to_writers, batches) = crossbeam_channel::bounded(waiting_max);
 
+    let turns = crossbeam_channel::bounded(1);
+    clock.post(&turns.0, ());
     let writers: Vec<Thread<()>> = (0..policy.writers)
         .map(|number| {
             let (sink, policy, clock) = (sink.clone(), policy.clone(), clock.clone());
             let (batches, stop, track) = (batches.clone(), stop.clone(), track.clone());
-            Writer { batches, sink, policy, clock, stop, track }.start(number)
+            Writer { batches, turns: turns.clone(), sink, policy, clock, stop, track }.start(number)
         })
         .collect();
     drop(batches);

@@ -13,6 +13,8 @@ use crate::track::{Side, Track};
 
 pub(super) struct Writer<S: Sink> {
     pub batches: Receiver<Job<S::Rows>>,
+    /// Whoever holds the one turn gathers a group; the others write, or wait for it.
+    pub turns: (Sender<()>, Receiver<()>),
     pub sink: Arc<S>,
     pub policy: Arc<Policy>,
     pub clock: Clock,
@@ -22,6 +24,11 @@ pub(super) struct Writer<S: Sink> {
 
 /// A writer with nothing to do wakes this often. Only the closing of the channel ends it.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
+/// While another one writes, a gathering writer looks this often whether it is done.
+const GATHER_SLICE: Duration = Duration::from_millis(2);
+
+/// Batches of one transaction, and where the receipt of each goes.
+type Group<R> = (Vec<Batch<R>>, Vec<Sender<Note<R>>>);
 
 impl<S: Sink> Writer<S> {
     pub fn start(self, number: usize) -> Thread<()> {
@@ -32,15 +39,24 @@ impl<S: Sink> Writer<S> {
     fn run(self) {
         let mut session = S::Session::default();
         while let Some((batches, replies)) = self.next_group() {
-            self.track.active_writers.add(1);
             self.write(&mut session, batches, replies);
             self.track.active_writers.add(-1);
         }
     }
 
-    /// The first batch, and those that wait with it, up to the limit of a group. None once the channel is closed.
-    #[allow(clippy::type_complexity)]
-    fn next_group(&self) -> Option<(Vec<Batch<S::Rows>>, Vec<Sender<Note<S::Rows>>>)> {
+    /// The next group, once it is this writer's turn to gather one. None once the channel is closed.
+    fn next_group(&self) -> Option<Group<S::Rows>> {
+        let (back, turns) = &self.turns;
+        while self.clock.recv(turns, IDLE_WAIT).is_err() {}
+        let group = self.gather();
+        self.clock.post(back, ());
+        group
+    }
+
+    /// The first batch, and what comes with it: up to the limit of a group, and, while others write, for as long as
+    /// a batch may wait for its records. So few records are written at once by one writer, many in large groups by
+    /// all of them: a transaction costs as much as hundreds of rows.
+    fn gather(&self) -> Option<Group<S::Rows>> {
         let first = loop {
             match self.clock.recv(&self.batches, IDLE_WAIT) {
                 Ok(job) => break job,
@@ -48,14 +64,24 @@ impl<S: Sink> Writer<S> {
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         };
+        let until = self.clock.now() + self.policy.linger;
         let mut rows = first.batch.rows.len();
         let (mut batches, mut replies) = (vec![first.batch], vec![first.reply]);
         while rows < self.policy.group_rows_max {
-            let Ok(job) = self.clock.recv(&self.batches, Duration::ZERO) else { break };
-            rows += job.batch.rows.len();
-            batches.push(job.batch);
-            replies.push(job.reply);
+            let now = self.clock.now();
+            let is_due = self.track.active_writers.get() == 0 || now >= until || self.stop.asked();
+            let wait = if is_due { Duration::ZERO } else { GATHER_SLICE.min(until - now) };
+            match self.clock.recv(&self.batches, wait) {
+                Ok(job) => {
+                    rows += job.batch.rows.len();
+                    batches.push(job.batch);
+                    replies.push(job.reply);
+                }
+                Err(RecvTimeoutError::Timeout) if !is_due => {}
+                Err(_) => break,
+            }
         }
+        self.track.active_writers.add(1);
         self.track.batches_waiting.add(-(batches.len() as i64));
         Some((batches, replies))
     }

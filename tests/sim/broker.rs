@@ -48,7 +48,7 @@ struct Inner {
     rebalancing: bool,
     /// The highest offset that the ledger ever had: no more may be told to the group.
     applied: BTreeMap<i32, i64>,
-    /// No further lane goes deaf. One that is has to be noticed.
+    /// It always answers, and no further lane goes deaf. One that is has to be noticed.
     is_healed: bool,
 }
 
@@ -170,7 +170,7 @@ impl Broker {
     }
 
     fn trouble(&self, what: &'static str) -> Result<(), Fault> {
-        match self.world.chance(self.chances.source_fault) {
+        match !self.lock().is_healed && self.world.chance(self.chances.source_fault) {
             true => {
                 self.coverage.hit(what);
                 self.world.sleep(self.world.millis(200));
