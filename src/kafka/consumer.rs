@@ -159,7 +159,10 @@ fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
         // producer's batch is taken apart whole, so that up to this many wait beside the batch that came last.
         .set("queued.min.messages", "1000")
         .set("fetch.message.max.bytes", (queue_kb * 1024).clamp(65_536, 131_072).to_string())
-        .set("fetch.wait.max.ms", "100")
+        // A fetch for every record that comes would cost the broker more than the records: it waits for some, but
+        // not longer than a batch may wait anyway.
+        .set("fetch.min.bytes", "16384")
+        .set("fetch.wait.max.ms", "40")
         .set("fetch.error.backoff.ms", "100")
         // How long a full queue rests before it is fetched into again; the default of a second stalls it.
         .set("fetch.queue.backoff.ms", "10")
