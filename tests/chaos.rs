@@ -215,7 +215,9 @@ impl Lane {
         }
         instances.push(hit);
         if round.drained {
-            instances.iter().for_each(|instance| instance.try_signal("TERM"));
+            for instance in &instances {
+                instance.try_signal("TERM");
+            }
             for instance in &mut instances {
                 instance.wait(MINUTE);
             }

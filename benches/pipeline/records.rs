@@ -1,5 +1,6 @@
 //! The records that the topic is filled with, and the same as encoded rows for raw COPY.
 
+use sluicegate::decode::avro::write::{long, text};
 use sluicegate::engine::Rows;
 use sluicegate::flow::{self, Flow, Sample, Status};
 use sluicegate::pg::copy::CopyRows;
@@ -34,22 +35,11 @@ impl Payloads {
             random ^= random << 17;
             out.push(b'a' + (random >> 60) as u8);
         }
-        long(out, 7);
-        out.extend_from_slice(b"RUNNING");
+        text(out, "RUNNING");
         for id in [n % 1_000_000, n % 10_000, n % 1_000, n % 100] {
             long(out, id);
         }
     }
-}
-
-/// Avro's variable-length integer, in zig-zag order.
-fn long(out: &mut Vec<u8>, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
 }
 
 /// Decodes payloads as the program does.

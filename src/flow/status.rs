@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config;
+use crate::decode::avro::write::{long, text};
 use crate::decode::avro::{AvroPlans, Column, Kind};
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
@@ -105,19 +106,4 @@ impl Sample for Updates {
             long(out, id);
         }
     }
-}
-
-/// Avro's variable-length integer, in zig-zag order.
-fn long(out: &mut Vec<u8>, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-fn text(out: &mut Vec<u8>, value: &str) {
-    long(out, value.len() as i64);
-    out.extend_from_slice(value.as_bytes());
 }

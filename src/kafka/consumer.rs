@@ -159,8 +159,8 @@ fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
         // producer's batch is taken apart whole, so that up to this many wait beside the batch that came last.
         .set("queued.min.messages", "1000")
         .set("fetch.message.max.bytes", (queue_kb * 1024).clamp(65_536, 131_072).to_string())
-        // A fetch for every record that comes would cost the broker more than the records: it waits for some, but
-        // not longer than a batch may wait anyway.
+        // A fetch for every record that comes would cost the broker more than the records: it waits for some, and
+        // not for long.
         .set("fetch.min.bytes", "16384")
         .set("fetch.wait.max.ms", "40")
         .set("fetch.error.backoff.ms", "100")

@@ -94,16 +94,14 @@ impl Instance {
     }
 
     pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(done.is_ok_and(|status| status.success()), "kill -{name}");
+        assert!(self.try_signal(name), "kill -{name}");
     }
 
-    /// The same to a process that may be gone.
-    pub fn try_signal(&self, name: &str) {
-        let _ = Command::new("kill")
-            .args([&format!("-{name}"), &self.child.id().to_string()])
-            .stderr(Stdio::null())
-            .status();
+    /// The same to a process that may be gone: whether it was there.
+    pub fn try_signal(&self, name: &str) -> bool {
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{name}"), &self.child.id().to_string()]).stderr(Stdio::null());
+        kill.status().is_ok_and(|status| status.success())
     }
 
     /// SIGSTOP has reached it.

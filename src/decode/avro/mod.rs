@@ -5,6 +5,7 @@
 mod column;
 mod plan;
 mod wire;
+pub mod write;
 
 use std::collections::HashMap;
 
