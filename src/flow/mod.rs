@@ -2,6 +2,7 @@
 //! only place that names the flows; each of them is one file here and one folder in `sql/`.
 
 pub mod apply;
+pub mod orders;
 mod status;
 
 pub use apply::Apply;

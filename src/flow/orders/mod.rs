@@ -1,0 +1,3 @@
+//! Orders: JSON in, stock reserved under row locks, one row of `orders` for each, reserved or rejected.
+
+pub mod order;
