@@ -4,7 +4,7 @@
 pub mod api;
 mod conn;
 mod front;
-mod gate;
+pub mod gate;
 pub mod http;
 mod inner;
 pub mod log;

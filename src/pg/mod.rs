@@ -4,6 +4,8 @@ pub mod copy;
 pub mod fault;
 pub mod ledger;
 pub mod letters;
+#[cfg(feature = "clients")]
+pub mod tls;
 pub mod url;
 
 use std::collections::HashMap;
@@ -12,6 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postgres::{Client, Config, Statement, Transaction};
+#[cfg(not(feature = "clients"))]
+use postgres::NoTls as MakeTlsConnector;
+#[cfg(feature = "clients")]
 use postgres_openssl::MakeTlsConnector;
 use r2d2_postgres::PostgresConnectionManager;
 
