@@ -10,14 +10,14 @@ use crate::engine::{self, Backoff, Clock, Policy, Stop, Stopper, Thread};
 use crate::fault::{Cause, Failure};
 use crate::flow::{self, Apply, Flow, Visit};
 use crate::kafka::admin::{Made, create_topic};
-use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Start};
-use crate::ops::{Api, Server};
+use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Publisher, Start};
+use crate::ops::{Api, Server, Stats};
 use crate::pg::{Database, SessionOptions};
 use crate::produce::ByRequest;
 use crate::track::{Side, Track};
 
-/// Beyond the writers' own connections: claims, and the creation of tables.
-const SPARE_SESSIONS: u32 = 2;
+/// Beyond the writers' own connections: claims, looks at the ledger, and the relay.
+const SPARE_SESSIONS: u32 = 3;
 /// Two of them stay free for health and metrics.
 const HTTP_THREADS: usize = 4;
 /// Between looks at the end offsets and the ledger.
@@ -29,6 +29,7 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 const STALL_AFTER: Duration = Duration::from_secs(15);
 /// Whoever holds a partition's row longer than this while another instance claims it is taken for frozen.
 const CLAIM_LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+const STATS_EVERY: Duration = Duration::from_secs(10);
 /// What the end of the process may take beyond the deadline for draining.
 const EXIT_SLACK: Duration = Duration::from_millis(500);
 
@@ -57,8 +58,10 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     flow::each(&config, &mut started).map_err(|cause| Failure::Refused(cause.to_string()))?;
     let flows = started.flows.into_iter().collect::<Result<Vec<Thread<()>>, Cause>>()?;
 
+    let mut stats: Vec<Stats> = tracks.iter().map(|track| Stats::new(track.clone(), clock.now())).collect();
     while !stop.asked() {
-        stop.pause(Duration::from_secs(3600));
+        stop.pause(STATS_EVERY);
+        stats.iter_mut().filter_map(|stats| stats.line(clock.now())).for_each(|line| log::info!("{line}"));
     }
     log::info!("stopping, within {:?}", config.shutdown_timeout);
     let by = stop.deadline() + EXIT_SLACK;
@@ -81,14 +84,16 @@ pub fn init(config: &Config) -> Result<(), Failure> {
     impl Visit for Init<'_> {
         fn flow<F: Flow>(&mut self, config: &config::Flow, flow: F) {
             let name = flow.name();
-            let made = sink(self.0, config, flow)
+            let create = |topic: &str| {
+                let (kafka, partitions, replicas) = (&self.0.kafka, config.partitions, config.replication_factor);
+                create_topic(&kafka.brokers.join(","), &kafka.options, topic, partitions, replicas)
+                    .map_err(|fault| fault.into_cause())
+            };
+            let outlets = flow.outlets().into_iter().try_for_each(|topic| create(topic).map(drop));
+            let made = outlets
+                .and_then(|()| sink(self.0, config, flow, Track::new(name)))
                 .and_then(|sink| sink.create_tables().map_err(|fault| fault.into_cause()))
-                .and_then(|()| {
-                    let (topic, kafka) = (&config.topic, &self.0.kafka);
-                    let (partitions, replicas) = (config.partitions, config.replication_factor);
-                    create_topic(&kafka.brokers.join(","), &kafka.options, topic, partitions, replicas)
-                        .map_err(|fault| fault.into_cause())
-                });
+                .and_then(|()| create(&config.topic));
             match made {
                 Ok(Made::Created) => {
                     println!(
@@ -162,7 +167,10 @@ impl Started<'_> {
         let name = flow.name();
         let track = self.tracks.iter().find(|track| track.flow == name);
         let track = track.ok_or_else(|| Cause::new("flow.untracked", format!("flow {name} has no track")))?.clone();
-        let sink = Arc::new(sink(self.config, config, flow)?);
+        let publishes = !flow.outlets().is_empty();
+        let sink = Arc::new(sink(self.config, config, flow, track.clone())?);
+        let kafka = &self.config.kafka;
+        let outlet = publishes.then(|| Publisher::new(&kafka.brokers.join(","), &kafka.options)).transpose()?;
         let consumer = Consumer::new(&consumer_config(self.config, config, self.is_demo))?;
         let (clock, stop, policy) = (self.clock.clone(), self.stop.clone(), policy(config));
         Ok(self.clock.spawn(format!("{name}-intake"), move || {
@@ -175,12 +183,16 @@ impl Started<'_> {
                 }
             }
             track.recovered(Side::Sink);
-            engine::run(consumer, sink, policy, clock, stop, track);
+            let relay = outlet.map(|outlet| {
+                engine::relay(sink.clone(), Arc::new(outlet), backoff, &clock, stop.clone(), track.clone())
+            });
+            engine::run(consumer, sink, policy, clock.clone(), stop.clone(), track);
+            relay.map(|relay| relay.join(&clock, stop.deadline()));
         }))
     }
 }
 
-fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F) -> Result<Apply<F>, Cause> {
+fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F, track: Arc<Track>) -> Result<Apply<F>, Cause> {
     let postgres = &config.postgres;
     let tls = postgres.target.connector().map_err(|text| Cause::new("config.tls", text))?;
     let options = SessionOptions {
@@ -194,7 +206,8 @@ fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F) -> Result
     target.application_name(&format!("sluicegate {}", flow.name()));
     let sessions_max = flow_config.writers as u32 + SPARE_SESSIONS;
     let database = Database::new(target, tls, &options, sessions_max);
-    Ok(Apply::new(flow, database, format!("process {}", std::process::id()), flow_config.exactly_once))
+    let owner = format!("process {}", std::process::id());
+    Ok(Apply::new(flow, database, owner, flow_config.exactly_once, track))
 }
 
 fn policy(flow: &config::Flow) -> Policy {

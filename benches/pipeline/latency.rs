@@ -77,11 +77,7 @@ pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> 
     let program = Program::start(&stage.settings(load, &topic));
     program.await_ready();
 
-    let places = Places {
-        partitions: u64::from(load.partitions),
-        stretch: ((rate * STICKY_S) as u64).max(1),
-        records,
-    };
+    let places = Places { partitions: u64::from(load.partitions), stretch: ((rate * STICKY_S) as u64).max(1), records };
     let gone = AtomicBool::new(false);
     let begin = Instant::now();
     let (seen, took, behind_records) = std::thread::scope(|scope| {

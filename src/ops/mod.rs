@@ -11,6 +11,7 @@ pub mod log;
 pub mod metrics;
 mod origin;
 mod process;
+mod stats;
 mod target;
 pub mod tracking;
 mod wire;
@@ -19,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use api::{Api, Sent, TestData};
 pub use http::Server;
+pub use stats::Stats;
 
 /// A moment as `2025-03-01T12:00:00.123Z`. Moments before 1970 show as 1970.
 fn rfc3339(moment: SystemTime) -> String {
