@@ -41,6 +41,10 @@ struct Shop {
 impl Shop {
     fn new(stem: &str) -> Shop {
         let (topic, url) = (unique(stem), support::new_database(stem));
+        // Writers that wait for each other are found out soon.
+        let mut client = connect(&url);
+        let name: String = client.query_one("SELECT current_database()::text", &[]).expect("a name").get(0);
+        client.batch_execute(&format!("ALTER DATABASE \"{name}\" SET deadlock_timeout = '50ms'")).expect("set");
         let settings = HashMap::from([
             ("KAFKA_BROKERS", support::brokers()),
             ("DB_URL", url.clone()),
