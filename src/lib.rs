@@ -10,6 +10,7 @@ pub mod fault;
 pub mod flow;
 pub mod kafka;
 pub mod ops;
+pub mod outlet;
 pub mod pg;
 pub mod produce;
 pub mod record;

@@ -40,7 +40,7 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
 
     let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
     let test_data = ByRequest { config: config.clone(), tracks: tracks.clone() };
-    let api = Api::new(tracks.clone(), Arc::new(test_data));
+    let api = Api::new(tracks.clone(), Arc::new(test_data), Vec::new());
     let address = (config.http.host.as_str(), config.http.port);
     let server = Server::start(address, api, HTTP_THREADS)
         .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;

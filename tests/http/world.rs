@@ -74,7 +74,7 @@ pub fn world() -> World {
     partition.end_offset.set(10);
     other.joined();
     let data = Data::new(track.clone());
-    let api = Api::new(vec![track.clone(), other], data.clone());
+    let api = Api::new(vec![track.clone(), other], data.clone(), Vec::new());
     let server = Server::start("127.0.0.1:0", api, HANDLERS).unwrap();
     World { addr: server.local_addr(), server: Some(server), track, partition, data }
 }
