@@ -10,6 +10,8 @@ mod descriptors;
 mod exposition;
 #[path = "http/hostile.rs"]
 mod hostile;
+#[path = "http/services.rs"]
+mod services;
 #[path = "http/world.rs"]
 mod world;
 
