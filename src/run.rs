@@ -11,7 +11,8 @@ use crate::fault::{Cause, Failure};
 use crate::flow::{self, Apply, Flow, Visit};
 use crate::kafka::admin::{Made, create_topic};
 use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Publisher, Start};
-use crate::ops::{Api, Server, Stats};
+use crate::ops::{Api, Server, Service, Stats};
+use crate::outlet::Outlet;
 use crate::pg::{Database, SessionOptions};
 use crate::produce::ByRequest;
 use crate::track::{Side, Track};
@@ -41,7 +42,8 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
 
     let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
     let test_data = ByRequest { config: config.clone(), tracks: tracks.clone() };
-    let api = Api::new(tracks.clone(), Arc::new(test_data));
+    let outlet = outlet(&config)?;
+    let api = Api::new(tracks.clone(), Arc::new(test_data), services(&config, &tracks, outlet.as_ref())?);
     let address = (config.http.host.as_str(), config.http.port);
     let server = Server::start(address, api, HTTP_THREADS)
         .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;
@@ -53,6 +55,7 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
         clock: &clock,
         stop: &stop,
         tracks: &tracks,
+        outlet,
         flows: Vec::new(),
     };
     flow::each(&config, &mut started).map_err(|cause| Failure::Refused(cause.to_string()))?;
@@ -76,6 +79,36 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     // Threads that outlived the deadline, and librdkafka's own, are not waited for.
     #[allow(clippy::disallowed_methods)]
     std::process::exit(0)
+}
+
+/// One publisher for all flows that have something to tell, where there are such.
+fn outlet(config: &Config) -> Result<Option<Arc<dyn Outlet>>, Cause> {
+    if !config.enabled().any(|(name, _)| flow::publishes(name)) {
+        return Ok(None);
+    }
+    let publisher = Publisher::new(&config.kafka.brokers.join(","), &config.kafka.options)?;
+    Ok(Some(Arc::new(publisher)))
+}
+
+/// What can be asked of the enabled flows over HTTP.
+fn services(
+    config: &Config,
+    tracks: &[Arc<Track>],
+    outlet: Option<&Arc<dyn Outlet>>,
+) -> Result<Vec<Arc<dyn Service>>, Cause> {
+    let Some(outlet) = outlet else { return Ok(Vec::new()) };
+    let mut services = Vec::new();
+    for ((name, flow), track) in config.enabled().zip(tracks) {
+        let target = &config.postgres.target;
+        let behind = flow::Behind {
+            outlet: outlet.clone(),
+            target: &target.config,
+            tls: target.connector().map_err(|text| Cause::new("config.tls", text))?,
+            track: track.clone(),
+        };
+        services.extend(flow::service(name, flow, behind));
+    }
+    Ok(services)
 }
 
 /// Creates tables and topics that are missing.
@@ -152,6 +185,7 @@ struct Started<'a> {
     clock: &'a Clock,
     stop: &'a Stop,
     tracks: &'a [Arc<Track>],
+    outlet: Option<Arc<dyn Outlet>>,
     flows: Vec<Result<Thread<()>, Cause>>,
 }
 
@@ -169,8 +203,7 @@ impl Started<'_> {
         let track = track.ok_or_else(|| Cause::new("flow.untracked", format!("flow {name} has no track")))?.clone();
         let publishes = !flow.outlets().is_empty();
         let sink = Arc::new(sink(self.config, config, flow, track.clone())?);
-        let kafka = &self.config.kafka;
-        let outlet = publishes.then(|| Publisher::new(&kafka.brokers.join(","), &kafka.options)).transpose()?;
+        let outlet = self.outlet.clone().filter(|_| publishes);
         let consumer = Consumer::new(&consumer_config(self.config, config, self.is_demo))?;
         let (clock, stop, policy) = (self.clock.clone(), self.stop.clone(), policy(config));
         Ok(self.clock.spawn(format!("{name}-intake"), move || {
@@ -183,9 +216,8 @@ impl Started<'_> {
                 }
             }
             track.recovered(Side::Sink);
-            let relay = outlet.map(|outlet| {
-                engine::relay(sink.clone(), Arc::new(outlet), backoff, &clock, stop.clone(), track.clone())
-            });
+            let relay =
+                outlet.map(|outlet| engine::relay(sink.clone(), outlet, backoff, &clock, stop.clone(), track.clone()));
             engine::run(consumer, sink, policy, clock.clone(), stop.clone(), track);
             relay.map(|relay| relay.join(&clock, stop.deadline()));
         }))

@@ -7,15 +7,21 @@ mod relay;
 mod status;
 
 pub use apply::Apply;
-pub use orders::Orders;
+pub use orders::{Desk, Orders};
 pub use status::Status;
+
+use std::sync::Arc;
+
+use postgres_openssl::MakeTlsConnector;
 
 use crate::config;
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
-use crate::outlet::Message;
+use crate::ops::Service;
+use crate::outlet::{Message, Outlet};
 use crate::pg::Work;
 use crate::record::{Partition, Record};
+use crate::track::Track;
 
 pub trait Flow: Send + Sync + 'static {
     type Rows: Rows;
@@ -69,6 +75,31 @@ pub fn each(config: &config::Config, visit: &mut impl Visit) -> Result<(), Cause
         }
     }
     Ok(())
+}
+
+/// What a flow's service over HTTP is made of.
+pub struct Behind<'a> {
+    pub outlet: Arc<dyn Outlet>,
+    pub target: &'a postgres::Config,
+    pub tls: MakeTlsConnector,
+    pub track: Arc<Track>,
+}
+
+/// Whether a flow publishes, or takes requests that it publishes.
+pub fn publishes(flow: &str) -> bool {
+    flow == orders::NAME
+}
+
+/// What can be asked of a flow over HTTP, where there is something.
+pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<Arc<dyn Service>> {
+    match name {
+        orders::NAME => {
+            let database = orders::desk::books::database(behind.target.clone(), behind.tls);
+            let (table, inventory) = (&config.table, &config.inventory_table);
+            Some(Arc::new(Desk::new(behind.outlet, database, &config.topic, table, inventory, behind.track)))
+        }
+        _ => None,
+    }
 }
 
 /// Made-up records of a flow by its name.

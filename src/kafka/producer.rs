@@ -36,6 +36,8 @@ pub(super) fn producer_config(
         .set("enable.idempotence", "true")
         .set("compression.type", compression)
         .set("linger.ms", "10")
+        // Where Java's clients would put them: records of one key meet in one partition, whoever sends them.
+        .set("partitioner", "murmur2_random")
         .set("queue.buffering.max.messages", QUEUE_RECORDS)
         .set("queue.buffering.max.kbytes", QUEUE_KB)
         .set("message.timeout.ms", delivery_timeout.as_millis().to_string());

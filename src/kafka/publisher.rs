@@ -21,15 +21,13 @@ use crate::outlet::{Message, Outlet, Told};
 /// Somebody waits for the answer, and may ask again.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is promised rests on these; no option of the user's may change them.
-const FIXED: [(&str, &str); 5] = [
+const FIXED: [(&str, &str); 4] = [
     ("acks", "all"),
     ("enable.idempotence", "true"),
     // A batch of a partition goes out with so many records, or after the linger time of all producers.
     ("batch.num.messages", "1000"),
     // A small batch does not wait until the one before it is acknowledged by the kernel of the broker.
     ("socket.nagle.disable", "true"),
-    // Where Java's clients would put them: records of one key meet in one partition, whoever sends them.
-    ("partitioner", "murmur2_random"),
 ];
 /// The name of the header that says where a message comes from.
 const SOURCE: &str = "sluicegate-source";

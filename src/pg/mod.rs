@@ -10,6 +10,7 @@ pub mod url;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::{Client, Config, Statement, Transaction};
@@ -113,7 +114,27 @@ impl Database {
     }
 
     pub fn session(&self) -> Result<Session, Fault> {
-        match self.pool.get() {
+        self.session_within(self.pool.connection_timeout())
+    }
+
+    /// A session that has just answered, for whoever has somebody waiting: one that died while nobody used it is
+    /// replaced, and a server that is away is a fault after about `wait`.
+    pub fn live_session(&self, wait: Duration) -> Result<Session, Fault> {
+        let by = Instant::now() + wait;
+        loop {
+            let mut session = self.session_within(by.saturating_duration_since(Instant::now()))?;
+            if session.link.client.is_valid(wait).is_ok() {
+                return Ok(session);
+            }
+            session.link.is_spent = true;
+            // The client waits for its server even to take leave, which one that hangs never gives.
+            let end = thread::Builder::new().name("pg-discard".into()).spawn(move || drop(session));
+            end.map_err(|error| Fault::retry("pg.connection", error.to_string()))?;
+        }
+    }
+
+    fn session_within(&self, wait: Duration) -> Result<Session, Fault> {
+        match self.pool.get_timeout(wait) {
             Ok(link) => Ok(Session { link, statements: HashMap::new(), tally: Tally::default() }),
             // The pool only knows that it waited in vain; why is what its manager said last.
             Err(timeout) => {

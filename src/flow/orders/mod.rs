@@ -6,6 +6,7 @@
 //! and a popular product is in every group; so the orders are copied first, by a guess at what the stock will be, and
 //! the rows are locked only then. A guess that does not hold under the locks is rolled back and done again with them.
 
+pub mod desk;
 pub mod events;
 pub mod order;
 mod rows;
@@ -18,6 +19,8 @@ use std::time::Duration;
 use postgres::types::ToSql;
 use uuid::Uuid;
 
+pub use self::desk::Desk;
+use self::desk::books;
 use self::events::{Packed, Topics, unfold};
 use self::order::{Amount, Flaw, Order, Wish};
 pub use self::rows::OrderRows;
@@ -78,7 +81,7 @@ impl Orders {
     /// `waits`: for locks that others hold, in place of asking again and again.
     pub fn new(orders: &str, inventory: &str, buckets: i16, waits: bool, topics: Option<Topics>) -> Self {
         let named = |sql: &str| named(sql, orders, inventory);
-        let mut tables = named(include_str!("../../../sql/orders/create.sql"));
+        let mut tables = named(include_str!("../../../sql/orders/create.sql")) + books::CREATE;
         if buckets > 1 {
             let more = named(include_str!("../../../sql/orders/buckets.sql"));
             tables.push_str(&more.replace("{buckets}", &buckets.to_string()));

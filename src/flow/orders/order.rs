@@ -77,7 +77,8 @@ impl<'a> Written<'a> {
     fn read(json: &'a [u8]) -> Result<Self, Vec<Flaw>> {
         serde_json::from_slice(json).map_err(|error| {
             let rule = match error.classify() {
-                serde_json::error::Category::Data => format!("must be an object with each field once: {error}"),
+                // Its words repeat what was there in place of an object, however long that is.
+                serde_json::error::Category::Data => "must be an object with each field once".to_owned(),
                 _ => format!("is not JSON: {error}"),
             };
             vec![Flaw::new("", rule)]
