@@ -10,6 +10,8 @@ mod descriptors;
 mod exposition;
 #[path = "http/hostile.rs"]
 mod hostile;
+#[path = "http/services.rs"]
+mod services;
 #[path = "http/world.rs"]
 mod world;
 
@@ -123,7 +125,7 @@ fn liveness_and_readiness_are_apart() {
 fn not_ready_before_the_group_has_answered() {
     let track = Track::new("status");
     let data = Data::new(track.clone());
-    let server = Server::start("127.0.0.1:0", Api::new(vec![track.clone()], data), 1).unwrap();
+    let server = Server::start("127.0.0.1:0", Api::new(vec![track.clone()], data, Vec::new()), 1).unwrap();
     let answer = get(server.local_addr(), "/health/ready");
     assert_eq!((answer.status, answer.json()["reasons"][0]["what"].as_str()), (503, Some("group")));
     track.joined();

@@ -1,14 +1,16 @@
-//! Kafka's words, over librdkafka: the consumer as a source of the engine, the producer, topics.
+//! Kafka's words, over librdkafka: the consumer as a source of the engine, the producers, topics.
 //! Flows and tables are unknown here.
 
 pub mod admin;
 pub mod consumer;
 pub mod fault;
 pub mod producer;
+pub mod publisher;
 mod raw;
 
 pub use consumer::{Consumer, ConsumerConfig, Start};
 pub use producer::{Producer, Sent};
+pub use publisher::Publisher;
 
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;

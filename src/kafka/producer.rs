@@ -1,11 +1,12 @@
-//! The producer: acknowledged by all replicas, idempotent, bounded. Every delivery is counted; a failure is
-//! given back, never swallowed.
+//! The producer of runs of records: acknowledged by all replicas, idempotent, bounded. Every delivery is counted; a
+//! failure is given back, never swallowed. The publisher, which lives as long as the process, is set up here too.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
@@ -17,10 +18,34 @@ use crate::fault::{Cause, Fault};
 /// Records that may wait for the broker. With the byte limit beside it: what the producer holds at most.
 const QUEUE_RECORDS: &str = "500000";
 const QUEUE_KB: &str = "65536";
-/// A record that is not acknowledged within this has failed.
-const DELIVERY_TIMEOUT_MS: &str = "30000";
+/// A record of a run that is not acknowledged within this has failed.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// With the queue full and nothing acknowledged for this long, the broker is gone.
 const STALLED: Duration = Duration::from_secs(35);
+
+/// What all our producers have in common: a record that is not acknowledged within `delivery_timeout` has failed.
+pub(super) fn producer_config(
+    brokers: &str,
+    options: &BTreeMap<String, String>,
+    compression: &str,
+    delivery_timeout: Duration,
+) -> ClientConfig {
+    let mut config = client_config(brokers);
+    config
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("compression.type", compression)
+        .set("linger.ms", "10")
+        // Where Java's clients would put them: records of one key meet in one partition, whoever sends them.
+        .set("partitioner", "murmur2_random")
+        .set("queue.buffering.max.messages", QUEUE_RECORDS)
+        .set("queue.buffering.max.kbytes", QUEUE_KB)
+        .set("message.timeout.ms", delivery_timeout.as_millis().to_string());
+    options.iter().for_each(|(key, value)| {
+        config.set(key, value);
+    });
+    config
+}
 
 #[derive(Default)]
 struct Deliveries {
@@ -67,19 +92,7 @@ pub struct Producer {
 
 impl Producer {
     pub fn new(brokers: &str, options: &BTreeMap<String, String>, topic: &str) -> Result<Self, Cause> {
-        let mut config = client_config(brokers);
-        config
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("compression.type", "lz4")
-            .set("linger.ms", "10")
-            .set("queue.buffering.max.messages", QUEUE_RECORDS)
-            .set("queue.buffering.max.kbytes", QUEUE_KB)
-            .set("message.timeout.ms", DELIVERY_TIMEOUT_MS);
-        options.iter().for_each(|(key, value)| {
-            config.set(key, value);
-        });
-        let producer = config
+        let producer = producer_config(brokers, options, "lz4", DELIVERY_TIMEOUT)
             .create_with_context(Deliveries::default())
             .map_err(|error| fault::of_error(&error, "producer").into_cause())?;
         Ok(Producer { producer, topic: topic.to_owned(), began: Instant::now() })

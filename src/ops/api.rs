@@ -1,5 +1,6 @@
 //! The routes and what they answer: a method and a target go in, an `Answer` comes out. Nothing in here knows
-//! a socket or a thread; every input, however odd, becomes an answer and never a panic.
+//! a socket or a thread; every input, however odd, becomes an answer and never a panic. What services take does not
+//! come this way; here they are only listed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use serde_json::json;
 
+use super::directory::Directory;
 use super::metrics::Metrics;
+use super::service::{Endpoint, Service};
 use super::target::Target;
 use super::tracking::{self, Counts, FlowStatus, Progress};
 use crate::fault::{Cause, Fault};
@@ -70,7 +73,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn json(status: u16, body: &impl Serialize) -> Answer {
+    pub fn json(status: u16, body: &impl Serialize) -> Answer {
         let mut body = serde_json::to_vec(body).expect("keys are text and numbers are finite");
         body.push(b'\n');
         Answer { status, content_type: "application/json", headers: Vec::new(), body }
@@ -78,8 +81,31 @@ impl Answer {
 
     /// `message`: what is wrong, with the value and the rule. `cure`: what to do about it.
     pub fn error(status: u16, code: &str, message: impl Into<String>, cure: impl Into<String>) -> Answer {
-        let error = json!({ "code": code, "message": message.into(), "cure": cure.into() });
-        Answer::json(status, &json!({ "error": error }))
+        Answer::error_with(status, code, message, cure, &json!({}))
+    }
+
+    /// An error with more to say than words: `more` is an object, whose fields go beside them.
+    pub fn error_with(
+        status: u16,
+        code: &str,
+        message: impl Into<String>,
+        cure: impl Into<String>,
+        more: &impl Serialize,
+    ) -> Answer {
+        #[derive(Serialize)]
+        struct Error<'a, T> {
+            code: &'a str,
+            message: String,
+            cure: String,
+            #[serde(flatten)]
+            more: &'a T,
+        }
+        let error = Error { code, message: message.into(), cure: cure.into(), more };
+        Answer::json(status, &BTreeMap::from([("error", error)]))
+    }
+
+    pub(super) fn failed() -> Answer {
+        Answer::error(500, "internal", "the request could not be handled", "see the log; the server goes on")
     }
 
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Answer {
@@ -106,7 +132,7 @@ const fn post(path: &'static str, line: &'static str, answer: fn(&Api, &Target, 
 /// In the order of the index.
 #[rustfmt::skip]
 const ROUTES: &[Route] = &[
-    get("/", "this list", |_, _, _| index()),
+    get("/", "this list", |api, _, _| api.index()),
     get("/health", "liveness and readiness in one; 503 with the reasons while not ready", |api, _, _| api.health()),
     get("/health/live", "200 while the process serves", |api, _, _| Answer::json(200, &api.live())),
     get("/health/ready", "200 when Kafka, PostgreSQL and every partition are well; 503 with the reasons",
@@ -125,18 +151,20 @@ pub struct Api {
     progress: Mutex<Vec<Progress>>,
     metrics: Metrics,
     test_data: Arc<dyn TestData>,
+    directory: Arc<Directory>,
     started: Instant,
 }
 
 impl Api {
     /// Progress is counted from here, so this is called before the flows start.
-    pub fn new(tracks: Vec<Arc<Track>>, test_data: Arc<dyn TestData>) -> Arc<Api> {
+    pub fn new(tracks: Vec<Arc<Track>>, test_data: Arc<dyn TestData>, services: Vec<Arc<dyn Service>>) -> Arc<Api> {
         let (now, wall) = (Instant::now(), SystemTime::now());
         Arc::new(Api {
             progress: Mutex::new(tracks.iter().map(|_| Progress::new(now, wall)).collect()),
             metrics: Metrics::new(&tracks),
             tracks,
             test_data,
+            directory: Arc::new(Directory::new(services)),
             started: now,
         })
     }
@@ -150,22 +178,49 @@ impl Api {
     }
 
     /// HEAD is answered as GET; whoever writes the answer leaves the body out.
-    pub fn answer(&self, method: &str, target: &str, long: &Slots) -> Answer {
-        let target = match Target::parse(target) {
+    pub fn answer(&self, method: &str, asked: &str, long: &Slots) -> Answer {
+        let target = match Target::parse(asked) {
             Ok(target) => target,
             Err(why) => {
                 return Answer::error(400, "target_malformed", why, "percent-encode what is not a letter or a digit");
             }
         };
         let Some(route) = ROUTES.iter().find(|route| route.path == target.path) else {
+            let methods = self.directory.methods(asked);
+            if !methods.is_empty() {
+                return not_allowed(&target.path, method, &methods);
+            }
             return Answer::error(404, "path_unknown", format!("no such path: {}", target.path), "GET / lists them");
         };
         if method == route.method || (method == "HEAD" && route.method == "GET") {
             return (route.answer)(self, &target, long);
         }
-        let allow = if route.method == "GET" { "GET, HEAD" } else { route.method };
-        let message = format!("{} does not take {method}", route.path);
-        Answer::error(405, "method_not_allowed", message, format!("use {}", route.method)).with("Allow", allow)
+        not_allowed(route.path, method, &[route.method])
+    }
+
+    /// Where the requests go that services take.
+    pub(super) fn directory(&self) -> Arc<Directory> {
+        self.directory.clone()
+    }
+
+    fn index(&self) -> Answer {
+        #[derive(Serialize)]
+        struct Line {
+            method: &'static str,
+            path: &'static str,
+            line: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            body_bytes_max: Option<usize>,
+        }
+        let own =
+            ROUTES.iter().map(|Route { method, path, line, .. }| Line { method, path, line, body_bytes_max: None });
+        let services = self.directory.endpoints().map(|(_, endpoint)| {
+            let Endpoint { method, path, line, body_bytes_max, .. } = *endpoint;
+            Line { method, path, line, body_bytes_max: (body_bytes_max > 0).then_some(body_bytes_max) }
+        });
+        let endpoints: Vec<Line> = own.chain(services).collect();
+        let version = env!("CARGO_PKG_VERSION");
+        Answer::json(200, &json!({ "program": "sluicegate", "version": version, "endpoints": endpoints }))
     }
 
     fn metrics_text(&self) -> Answer {
@@ -287,11 +342,11 @@ impl Api {
     }
 }
 
-fn index() -> Answer {
-    let line = |route: &Route| json!({ "method": route.method, "path": route.path, "line": route.line });
-    let endpoints: Vec<_> = ROUTES.iter().map(line).collect();
-    let version = env!("CARGO_PKG_VERSION");
-    Answer::json(200, &json!({ "program": "sluicegate", "version": version, "endpoints": endpoints }))
+fn not_allowed(path: &str, method: &str, methods: &[&str]) -> Answer {
+    let allow: Vec<&str> = methods.iter().map(|known| if *known == "GET" { "GET, HEAD" } else { known }).collect();
+    let message = format!("{path} does not take {method}");
+    Answer::error(405, "method_not_allowed", message, format!("use {}", methods.join(" or ")))
+        .with("Allow", allow.join(", "))
 }
 
 fn refused(cause: &Cause) -> Answer {

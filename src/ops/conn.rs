@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 
 use super::api::Answer;
+use super::calls::{CALL_WAIT, late};
 use super::gate::{Asked, Reader, Step, refusal};
 use super::wire;
 
@@ -38,9 +39,10 @@ enum Phase {
     Reading {
         begun: Option<Instant>,
     },
-    /// Its request is being answered.
+    /// Its request is being answered: by a service, or by tiny_http, which has its own bounds.
     Asking {
         keep_alive: bool,
+        is_call: bool,
     },
     Writing {
         bytes: Vec<u8>,
@@ -62,11 +64,11 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub fn new(stream: TcpStream, now: Instant) -> Conn {
+    pub fn new(stream: TcpStream, reader: Reader, now: Instant) -> Conn {
         // An answer is one write; waiting to join it with another only delays it. Who is gone already is found out
         // by reading.
         drop(stream.set_nodelay(true));
-        Conn { stream, reader: Reader::default(), phase: Phase::Reading { begun: None }, since: now }
+        Conn { stream, reader, phase: Phase::Reading { begun: None }, since: now }
     }
 
     pub fn stream(&mut self) -> &mut TcpStream {
@@ -88,25 +90,30 @@ impl Conn {
         match &self.phase {
             Phase::Reading { begun: None } => Some(self.since + IDLE_WAIT),
             Phase::Reading { begun: Some(begun) } => Some(*begun + REQUEST_WAIT),
-            Phase::Asking { .. } => None,
+            Phase::Asking { is_call, .. } => is_call.then(|| self.since + CALL_WAIT),
             Phase::Writing { .. } => Some(self.since + ANSWER_WAIT),
             Phase::Lingering { .. } => Some(self.since + LINGER_WAIT),
         }
     }
 
     pub fn expire(&mut self, now: Instant) -> Turn {
-        if !matches!(self.phase, Phase::Reading { begun: Some(_) }) {
-            return Turn::Over;
-        }
-        let message = format!("no whole request within {} s", REQUEST_WAIT.as_secs());
-        self.refuse(refusal(408, "request_too_slow", message), now);
+        let refusal = match self.phase {
+            Phase::Reading { begun: Some(_) } => {
+                let message = format!("no whole request within {} s", REQUEST_WAIT.as_secs());
+                refusal(408, "request_too_slow", message)
+            }
+            Phase::Asking { .. } => late(),
+            _ => return Turn::Over,
+        };
+        self.refuse(refusal, now);
         self.advance(now)
     }
 
     /// The answer to what was asked last.
     pub fn answer(&mut self, bytes: Vec<u8>, may_stay: bool, now: Instant) -> Turn {
-        let keep_alive = matches!(self.phase, Phase::Asking { keep_alive: true });
-        self.enter(Phase::Writing { bytes, written: 0, is_last: !(keep_alive && may_stay) }, now);
+        // One that comes after its time is not the answer to whatever came next.
+        let Phase::Asking { keep_alive, .. } = self.phase else { return Turn::Wait };
+        self.say(bytes, !(keep_alive && may_stay), now);
         self.advance(now)
     }
 
@@ -132,7 +139,7 @@ impl Conn {
     fn read(&mut self, now: Instant) -> io::Result<Option<Asked>> {
         match self.reader.next() {
             Ok(Step::Asked(asked)) => {
-                self.enter(Phase::Asking { keep_alive: asked.keep_alive }, now);
+                self.enter(Phase::Asking { keep_alive: asked.keep_alive, is_call: asked.call.is_some() }, now);
                 return Ok(Some(asked));
             }
             Ok(Step::Continue) => {
@@ -172,7 +179,14 @@ impl Conn {
     }
 
     fn refuse(&mut self, answer: Answer, now: Instant) {
-        self.enter(Phase::Writing { bytes: wire::bytes(answer, false), written: 0, is_last: true }, now);
+        self.say(wire::bytes(answer, false), true, now);
+    }
+
+    fn say(&mut self, mut bytes: Vec<u8>, is_last: bool, now: Instant) {
+        if is_last {
+            wire::say_close(&mut bytes);
+        }
+        self.enter(Phase::Writing { bytes, written: 0, is_last }, now);
     }
 
     fn enter(&mut self, phase: Phase, now: Instant) {
@@ -190,7 +204,21 @@ fn more(mut stream: &TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::ops::directory::Directory;
+    use crate::ops::service::{Call, Endpoint, Pace, Reply, Service};
+
+    struct Silent;
+
+    impl Service for Silent {
+        fn endpoints(&self) -> &'static [Endpoint] {
+            &[Endpoint { method: "GET", path: "/silent", body_bytes_max: 0, pace: Pace::Prompt, line: "a test" }]
+        }
+
+        fn call(&self, _: Call, _: Reply) {}
+    }
 
     /// A client that speaks to the connection, and the connection. The clock is what the test says it is.
     fn pair(now: Instant) -> (std::net::TcpStream, Conn) {
@@ -198,7 +226,8 @@ mod tests {
         let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let near = listener.accept().unwrap().0;
         near.set_nonblocking(true).unwrap();
-        (far, Conn::new(TcpStream::from_std(near), now))
+        let directory = Arc::new(Directory::new(vec![Arc::new(Silent)]));
+        (far, Conn::new(TcpStream::from_std(near), Reader::new(directory), now))
     }
 
     /// What was written is there at once: both ends are this machine.
@@ -254,6 +283,20 @@ mod tests {
             assert_eq!((conn.deadline(), conn.waiting_since()), (Some(asked + ANSWER_WAIT), Some(asked)));
         }
         assert_eq!(conn.expire(asked + ANSWER_WAIT), Turn::Over);
+    }
+
+    #[test]
+    fn a_service_has_a_deadline_and_its_late_answer_goes_nowhere() {
+        let start = Instant::now();
+        let (mut far, mut conn) = pair(start);
+        assert!(matches!(say(&mut far, b"GET /silent HTTP/1.1\r\n\r\n", &mut conn, start), Turn::Ask(_)));
+        assert_eq!((conn.deadline(), conn.waiting_since()), (Some(start + CALL_WAIT), None));
+        assert_eq!(conn.expire(start + CALL_WAIT), Turn::Wait);
+        assert_eq!(conn.answer(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), true, start + CALL_WAIT), Turn::Wait);
+        drop(conn);
+        let mut text = String::new();
+        far.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 503") && !text.contains("200 OK"), "{text}");
     }
 
     #[test]

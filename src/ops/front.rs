@@ -1,5 +1,6 @@
 //! The front: one thread that accepts clients and speaks with all of them. A client that is waited for costs a
-//! descriptor and no thread, however slow it is; only requests that are whole go on to threads that answer.
+//! descriptor and no thread, however slow it is; only requests that are whole go on to threads that answer. One whose
+//! answer is being made by a service costs no thread either, but a seat, so that there are fewer such than seats.
 //!
 //! When all seats are taken, the client that has been waited for the longest goes, be it for a request, for the rest
 //! of one, or for an answer to be taken. A client whose answer is being made is never cut off, and neither is one that
@@ -18,8 +19,12 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::SockRef;
 
+use super::calls::{Lane, Lanes, overloaded};
 use super::conn::{Conn, Turn};
-use super::gate::Asked;
+use super::directory::Directory;
+use super::gate::{Asked, Reader};
+use super::service::Reply;
+use super::wire;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -31,6 +36,8 @@ const BACKLOG: i32 = 4096;
 const GRACE: Duration = Duration::from_millis(10);
 /// Between attempts to accept while there is no descriptor to do it with.
 const STARVED_WAIT: Duration = Duration::from_millis(50);
+/// Calls to services may hold so many of so many seats: the others are for clients that want to know how things stand.
+const CALLS_SHARE: (usize, usize) = (3, 4);
 /// Descriptors kept for accepting when all others are gone. So many clients can be waited for then, each for a moment.
 const RESERVE_MAX: usize = 16;
 
@@ -44,15 +51,59 @@ pub(super) struct Question {
 #[derive(Clone)]
 pub(super) struct Desk {
     pub questions: Receiver<Question>,
-    answers: Sender<(Token, Vec<u8>)>,
-    waker: Arc<Waker>,
+    outbox: Outbox,
 }
 
 impl Desk {
     pub fn answer(&self, question: &Question, bytes: Vec<u8>) {
+        self.outbox.put(Answered { token: question.token, bytes, is_call: false });
+    }
+}
+
+struct Answered {
+    token: Token,
+    bytes: Vec<u8>,
+    is_call: bool,
+}
+
+/// The way of answers to the front.
+#[derive(Clone)]
+struct Outbox {
+    answers: Sender<Answered>,
+    bell: Arc<Bell>,
+}
+
+impl Outbox {
+    fn put(&self, answered: Answered) {
         // Where the front is gone, so is the client.
-        drop(self.answers.send((question.token, bytes)));
-        wake(&self.waker);
+        drop(self.answers.send(answered));
+        self.bell.ring();
+    }
+
+    fn reply(&self, token: Token, to_head: bool) -> Reply {
+        let outbox = self.clone();
+        Reply::new(move |answer| outbox.put(Answered { token, bytes: wire::bytes(answer, to_head), is_call: true }))
+    }
+}
+
+/// Wakes the front. A thousand answers at once ring it once: each time costs a system call.
+struct Bell {
+    has_rung: AtomicBool,
+    waker: Waker,
+}
+
+impl Bell {
+    fn ring(&self) {
+        if !self.has_rung.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("http: cannot wake the front: {error}");
+        }
+    }
+
+    /// Before the front looks at what there is: what is put after that rings again.
+    fn heard(&self) {
+        self.has_rung.swap(false, Ordering::AcqRel);
     }
 }
 
@@ -60,30 +111,24 @@ impl Desk {
 pub(super) struct Ending {
     is_near: AtomicBool,
     is_here: AtomicBool,
-    waker: Arc<Waker>,
+    bell: Arc<Bell>,
 }
 
 impl Ending {
     /// Clients that are owed an answer get it; the others go at once, and no new ones come.
     pub fn announce(&self) {
         self.is_near.store(true, Ordering::Release);
-        wake(&self.waker);
+        self.bell.ring();
     }
 
     /// Nobody is waited for any more.
     pub fn enforce(&self) {
         self.is_here.store(true, Ordering::Release);
-        wake(&self.waker);
+        self.bell.ring();
     }
 
     pub fn is_near(&self) -> bool {
         self.is_near.load(Ordering::Acquire)
-    }
-}
-
-fn wake(waker: &Waker) {
-    if let Err(error) = waker.wake() {
-        log::error!("http: cannot wake the front: {error}");
     }
 }
 
@@ -103,23 +148,40 @@ pub(super) struct Front {
     /// but not before this.
     accept_after: Instant,
     questions: Sender<Question>,
-    answers: Receiver<(Token, Vec<u8>)>,
+    directory: Arc<Directory>,
+    lanes: Lanes,
+    /// Calls that are not answered yet,
+    calls: usize,
+    /// and how many there may be.
+    calls_max: usize,
+    outbox: Outbox,
+    answers: Receiver<Answered>,
+}
+
+/// A front, and what the other threads need of it.
+pub(super) struct Bound {
+    pub front: Front,
+    pub desk: Desk,
+    pub lanes: Vec<Lane>,
+    pub ending: Arc<Ending>,
 }
 
 impl Front {
     /// Listens from when this returns; `run` serves.
-    pub fn bind(addr: SocketAddr, seats: usize) -> io::Result<(Front, Desk, Arc<Ending>)> {
+    pub fn bind(addr: SocketAddr, seats: usize, directory: Arc<Directory>) -> io::Result<Bound> {
         let poll = Poll::new()?;
         let listener = std::net::TcpListener::bind(addr)?;
         SockRef::from(&listener).listen(BACKLOG)?;
         listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let bell = Arc::new(Bell { has_rung: AtomicBool::new(false), waker: Waker::new(poll.registry(), WAKER)? });
         let (questions, asked) = unbounded();
         let (answered, answers) = unbounded();
-        let desk = Desk { questions: asked, answers: answered, waker: waker.clone() };
-        let ending = Ending { is_near: AtomicBool::new(false), is_here: AtomicBool::new(false), waker };
+        let outbox = Outbox { answers: answered, bell: bell.clone() };
+        let calls_max = seats / CALLS_SHARE.1 * CALLS_SHARE.0;
+        let (lanes, lanes_out) = Lanes::new(calls_max);
+        let desk = Desk { questions: asked, outbox: outbox.clone() };
         let front = Front {
             poll,
             listener: Some(listener),
@@ -131,9 +193,15 @@ impl Front {
             has_callers: true,
             accept_after: Instant::now(),
             questions,
+            directory,
+            lanes,
+            calls: 0,
+            calls_max,
+            outbox,
             answers,
         };
-        Ok((front, desk, Arc::new(ending)))
+        let ending = Ending { is_near: AtomicBool::new(false), is_here: AtomicBool::new(false), bell };
+        Ok(Bound { front, desk, lanes: lanes_out, ending: Arc::new(ending) })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -174,7 +242,12 @@ impl Front {
         }
         // While callers wait for a seat, connections are not kept beyond their answer.
         let may_stay = !self.has_callers || (self.conns.len() < self.seats && self.accept_after <= now);
-        while let Ok((token, bytes)) = self.answers.try_recv() {
+        self.outbox.bell.heard();
+        // Those that are put by what they set off are for the next time: a client that asks without end and is refused
+        // each time must not keep the others waiting.
+        for _ in 0..self.answers.len() {
+            let Ok(Answered { token, bytes, is_call }) = self.answers.try_recv() else { break };
+            self.calls -= usize::from(is_call);
             self.turn(token, |conn| conn.answer(bytes, may_stay, now));
         }
         let is_late = |conn: &Conn| conn.deadline().is_some_and(|deadline| deadline <= now);
@@ -195,13 +268,26 @@ impl Front {
         let Some(conn) = self.conns.get_mut(&token) else { return };
         match turn(conn) {
             Turn::Wait => {}
-            // The threads that answer live as long as this one.
-            Turn::Ask(asked) => drop(self.questions.send(Question { asked, token })),
+            Turn::Ask(asked) => self.ask(asked, token),
             Turn::Over => {
                 self.conns.remove(&token);
                 // There is a seat, and a descriptor.
                 self.accept_after = Instant::now();
             }
+        }
+    }
+
+    fn ask(&mut self, mut asked: Asked, token: Token) {
+        let Some(call) = asked.call.take() else {
+            // The threads that answer live as long as this one.
+            return drop(self.questions.send(Question { asked, token }));
+        };
+        let reply = self.outbox.reply(token, asked.method == "HEAD");
+        self.calls += 1;
+        if self.calls > self.calls_max {
+            reply.answer(overloaded());
+        } else {
+            self.lanes.hand(call, reply, Instant::now());
         }
     }
 
@@ -251,7 +337,7 @@ impl Front {
     fn admit(&mut self, stream: TcpStream, now: Instant) {
         let token = Token(self.next_token);
         self.next_token += 1;
-        let mut conn = Conn::new(stream, now);
+        let mut conn = Conn::new(stream, Reader::new(self.directory.clone()), now);
         if let Err(error) = self.poll.registry().register(conn.stream(), token, Interest::READABLE | Interest::WRITABLE)
         {
             return log::warn!("http: cannot take a connection: {error}");

@@ -1,18 +1,24 @@
-//! The gate between clients and tiny_http: it takes bytes, and gives the method and the target of a sound request,
-//! within bounds. Bodies, headers and everything else end here. It knows no socket and no clock.
+//! The gate between clients and whoever answers them: it takes bytes, and gives sound requests, within bounds. For
+//! tiny_http that is a method and a target; bodies, headers and everything else end here. For a service of the
+//! directory it is a call with its body. The gate knows no socket and no clock.
 //!
 //! It is there because tiny_http 0.12 cannot be guarded from behind: dropping a request whose body was not read
 //! to its end allocates as many bytes as its Content-Length says is left, and a client that says 2^62 aborts the
 //! process. It also waits forever for a slow client, and keeps as many headers as it is sent.
 
+use std::sync::Arc;
+
 use super::api::Answer;
+use super::calls::overloaded;
+use super::directory::Directory;
 use super::origin::Whence;
+use super::service::Call;
 
 /// A request line and its headers. No sound request to this program comes near it.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 const HEAD_END: &[u8] = b"\r\n\r\n";
-/// No endpoint takes a body; a client that sends a small one all the same is answered.
-const BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Most endpoints take no body; a client that sends them a small one all the same is answered.
+const UNUSED_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What is let through.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +26,8 @@ pub struct Asked {
     pub method: String,
     pub target: String,
     pub keep_alive: bool,
+    /// Where a service takes it.
+    pub call: Option<Call>,
 }
 
 /// What is known after the bytes so far.
@@ -33,8 +41,8 @@ pub enum Step {
 }
 
 /// The bytes of one client, from request to request.
-#[derive(Default)]
 pub struct Reader {
+    directory: Arc<Directory>,
     /// Read and not used yet: the rest of a pipeline.
     pending: Vec<u8>,
     /// Bytes of empty lines before the request.
@@ -44,6 +52,10 @@ pub struct Reader {
 }
 
 impl Reader {
+    pub fn new(directory: Arc<Directory>) -> Reader {
+        Reader { directory, pending: Vec::new(), blank_bytes: 0, body: None }
+    }
+
     pub fn push(&mut self, bytes: &[u8]) {
         self.pending.extend_from_slice(bytes);
     }
@@ -59,13 +71,18 @@ impl Reader {
             let Some((head_bytes, head)) = self.head()? else { return Ok(Step::More) };
             self.pending.drain(..head_bytes);
             self.blank_bytes = 0;
-            self.body = Some((head.asked, head.body_bytes as usize));
+            self.body = Some((head.asked, head.body_bytes));
             if head.expects_continue && head.body_bytes > 0 {
                 return Ok(Step::Continue);
             }
         }
-        let Some((asked, body_bytes)) = self.body.take() else { return Ok(Step::More) };
+        let Some((mut asked, body_bytes)) = self.body.take() else { return Ok(Step::More) };
         let taken = body_bytes.min(self.pending.len());
+        if let Some(call) = asked.call.as_mut().filter(|call| call.endpoint.body_bytes_max > 0)
+            && !call.body.push(&self.pending[..taken])
+        {
+            return Err(overloaded());
+        }
         self.pending.drain(..taken);
         if taken == body_bytes {
             return Ok(Step::Asked(asked));
@@ -86,24 +103,29 @@ impl Reader {
         if end.unwrap_or(self.pending.len() - begun).max(self.blank_bytes) > HEAD_BYTES_MAX {
             return Err(refusal(431, "head_too_large", format!("more than {HEAD_BYTES_MAX} bytes of headers")));
         }
-        end.map(|end| parse(&self.pending[..end]).map(|head| (end + 4, head))).transpose()
+        end.map(|end| parse(&self.pending[..end], &self.directory).map(|head| (end + 4, head))).transpose()
     }
 }
 
 pub(super) fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Answer {
-    Answer::error(status, code, message, "send a plain HTTP/1.1 request without a body; GET / lists the endpoints")
+    Answer::error(
+        status,
+        code,
+        message,
+        "send a plain HTTP/1.1 request; GET / lists the endpoints, and which of them take a body",
+    )
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Head {
     asked: Asked,
-    body_bytes: u64,
+    body_bytes: usize,
     expects_continue: bool,
 }
 
 /// Takes the request line and the headers apart, strictly: what two readers could understand in two ways is
 /// refused, so that it does not matter who else stands in the line.
-fn parse(head: &[u8]) -> Result<Head, Answer> {
+fn parse(head: &[u8], directory: &Directory) -> Result<Head, Answer> {
     let malformed = |message: &str| refusal(400, "request_malformed", message);
     let text = std::str::from_utf8(head).ok().filter(|text| text.is_ascii());
     let text = text.ok_or_else(|| malformed("the request line and the headers must be ASCII"))?;
@@ -128,6 +150,7 @@ fn parse(head: &[u8]) -> Result<Head, Answer> {
         _ => return Err(malformed("the first line does not end with an HTTP version")),
     };
     let (mut body_bytes, mut expects_continue, mut whence) = (None, false, Whence::default());
+    let (mut idempotency_key, mut content_type) = (None, None);
     for line in lines {
         let (name, value) = line.split_once(':').ok_or_else(|| malformed("a header without a colon"))?;
         if name.is_empty() || !name.bytes().all(is_token) {
@@ -143,12 +166,18 @@ fn parse(head: &[u8]) -> Result<Head, Answer> {
             "sec-fetch-site" if whence.fetch_site.replace(value).is_some() => {
                 return Err(malformed("Sec-Fetch-Site is given twice"));
             }
+            "idempotency-key" if idempotency_key.replace(value).is_some() => {
+                return Err(malformed("Idempotency-Key is given twice"));
+            }
+            "content-type" if content_type.replace(value).is_some() => {
+                return Err(malformed("Content-Type is given twice"));
+            }
             "content-length" => {
                 if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
                     return Err(malformed("Content-Length is not a number"));
                 }
-                // More digits than a u64 has are too many in any case.
-                if body_bytes.replace(value.parse().unwrap_or(u64::MAX)).is_some() {
+                // More digits than a number of bytes has are too many in any case.
+                if body_bytes.replace(value.parse().unwrap_or(usize::MAX)).is_some() {
                     return Err(malformed("Content-Length is given twice"));
                 }
             }
@@ -163,12 +192,20 @@ fn parse(head: &[u8]) -> Result<Head, Answer> {
             _ => {}
         }
     }
-    let body_bytes = body_bytes.unwrap_or(0);
-    if body_bytes > BODY_BYTES_MAX {
-        return Err(refusal(413, "body_too_large", format!("no endpoint takes a body of {body_bytes} bytes")));
+    let body_bytes: usize = body_bytes.unwrap_or(0);
+    let mut call = directory.find(method, target);
+    let taken_max = call.as_ref().map_or(0, |call| call.endpoint.body_bytes_max);
+    let bytes_max = if taken_max == 0 { UNUSED_BODY_BYTES_MAX } else { taken_max };
+    if body_bytes > bytes_max {
+        let message = format!("a body of {body_bytes} bytes; {taken_max} bytes at most are taken here");
+        return Err(refusal(413, "body_too_large", message));
     }
     whence.check(method)?;
-    let asked = Asked { method: method.into(), target: target.into(), keep_alive };
+    if let Some(call) = &mut call {
+        call.idempotency_key = idempotency_key.map(str::to_owned);
+        call.content_type = content_type.map(str::to_owned);
+    }
+    let asked = Asked { method: method.into(), target: target.into(), keep_alive, call };
     Ok(Head { asked, body_bytes, expects_continue })
 }
 
@@ -180,22 +217,31 @@ fn is_token(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::service::{Endpoint, Pace, Reply, Service};
+
+    fn nobody() -> Arc<Directory> {
+        Arc::new(Directory::new(Vec::new()))
+    }
 
     fn status(head: &str) -> u16 {
-        parse(head.as_bytes()).map_or_else(|answer| answer.status, |_| 200)
+        parse(head.as_bytes(), &nobody()).map_or_else(|answer| answer.status, |_| 200)
+    }
+
+    fn plain(method: &str, target: &str, keep_alive: bool) -> Asked {
+        Asked { method: method.into(), target: target.into(), keep_alive, call: None }
     }
 
     #[test]
     fn a_plain_request_passes() {
-        let head = parse(b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue").unwrap();
-        let asked = Asked { method: "POST".into(), target: "/a?b=c".into(), keep_alive: true };
-        assert_eq!(head, Head { asked, body_bytes: 5, expects_continue: true });
-        assert!(!parse(b"GET / HTTP/1.1\r\nConnection: foo, Close").unwrap().asked.keep_alive);
-        assert!(!parse(b"GET / HTTP/1.0").unwrap().asked.keep_alive);
+        let parse = |head: &[u8]| parse(head, &nobody()).unwrap();
+        let head = parse(b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue");
+        assert_eq!(head, Head { asked: plain("POST", "/a?b=c", true), body_bytes: 5, expects_continue: true });
+        assert!(!parse(b"GET / HTTP/1.1\r\nConnection: foo, Close").asked.keep_alive);
+        assert!(!parse(b"GET / HTTP/1.0").asked.keep_alive);
     }
 
     fn fed(bytes: &[u8]) -> Reader {
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(nobody());
         reader.push(bytes);
         reader
     }
@@ -204,7 +250,7 @@ mod tests {
     fn a_request_is_one_however_it_is_cut_and_what_follows_is_the_next() {
         let bytes = b"\r\n\nPOST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nGETGET /b HTTP/1.0\r\n\r\n";
         for size in 1..bytes.len() {
-            let (mut reader, mut asked) = (Reader::default(), Vec::new());
+            let (mut reader, mut asked) = (Reader::new(nobody()), Vec::new());
             for part in bytes.chunks(size) {
                 reader.push(part);
                 while let Step::Asked(one) = reader.next().unwrap() {
@@ -212,12 +258,7 @@ mod tests {
                 }
             }
             assert!(!reader.has_begun());
-            let one = |method: &str, target: &str, keep_alive| Asked {
-                method: method.into(),
-                target: target.into(),
-                keep_alive,
-            };
-            assert_eq!(asked, [one("POST", "/a", true), one("GET", "/b", false)], "{size}");
+            assert_eq!(asked, [plain("POST", "/a", true), plain("GET", "/b", false)], "{size}");
         }
     }
 
@@ -273,6 +314,8 @@ mod tests {
             (400, "GET / HTTP/1.1\r\nHost: a\r\nHost: a"),
             (400, "GET / HTTP/1.1\r\nOrigin: http://a\r\nOrigin: http://a"),
             (400, "GET / HTTP/1.1\r\nSec-Fetch-Site: none\r\nSec-Fetch-Site: none"),
+            (400, "GET / HTTP/1.1\r\nContent-Type: a/b\r\nContent-Type: a/b"),
+            (400, "GET / HTTP/1.1\r\nIdempotency-Key: a\r\nIdempotency-Key: b"),
             (413, "GET / HTTP/1.1\r\nContent-Length: 65537"),
             (413, "GET / HTTP/1.1\r\nContent-Length: 4611686018427387904"),
             (413, "GET / HTTP/1.1\r\nContent-Length: 99999999999999999999999"),
@@ -281,5 +324,42 @@ mod tests {
         ] {
             assert_eq!(status(head), expected, "{head:?}");
         }
+    }
+
+    struct Shop;
+
+    impl Service for Shop {
+        fn endpoints(&self) -> &'static [Endpoint] {
+            &[Endpoint { method: "POST", path: "/buy", body_bytes_max: 10, pace: Pace::Prompt, line: "a test" }]
+        }
+
+        fn call(&self, _: Call, _: Reply) {}
+    }
+
+    #[test]
+    fn a_service_gets_its_body_and_headers_and_nobody_else_does() {
+        let directory = Arc::new(Directory::new(vec![Arc::new(Shop)]));
+        let request =
+            "POST /buy HTTP/1.1\r\nidempotency-key:  k 1\r\nContent-Type: a/b\r\nContent-Length: 10\r\n\r\nGET / HTTP";
+        let bytes = [request, &request.replace("buy", "sell")].concat();
+        for size in [1, 7, bytes.len()] {
+            let mut reader = Reader::new(directory.clone());
+            let mut asked = Vec::new();
+            for part in bytes.as_bytes().chunks(size) {
+                reader.push(part);
+                while let Step::Asked(one) = reader.next().unwrap() {
+                    asked.push(one);
+                }
+            }
+            assert!(!reader.has_begun());
+            let call = asked[0].call.as_ref().unwrap();
+            assert_eq!((&*call.body, call.idempotency_key.as_deref()), (&b"GET / HTTP"[..], Some("k 1")));
+            assert_eq!(call.content_type.as_deref(), Some("a/b"));
+            assert_eq!(asked[1..], [plain("POST", "/sell", true)]);
+        }
+        let too_large = request.replace("Length: 10", "Length: 11");
+        let mut reader = Reader::new(directory);
+        reader.push(too_large.as_bytes());
+        assert!(matches!(reader.next(), Err(answer) if answer.status == 413));
     }
 }

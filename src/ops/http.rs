@@ -1,9 +1,10 @@
 //! The server: which threads there are, and how they end. The front speaks with the clients; what passes the gate is
-//! put to tiny_http over a private socket, whose handler threads ask the `Api`. Nothing in here knows a route.
+//! put to tiny_http over a private socket, whose handler threads ask the `Api`, or it is a call to a service. Nothing
+//! in here knows a route.
 //!
 //! Threads: `http-front`; `http-ask-0` and on, which put requests to tiny_http and wait for what it says; `http-0`
-//! and on, as many handlers, of which test data may hold all but two; `http-sample`, which looks at the counters
-//! ten times a second.
+//! and on, as many handlers, of which test data may hold all but two; `http-call-0` and on, where there are services,
+//! which call them; `http-sample`, which looks at the counters ten times a second.
 #![allow(clippy::disallowed_methods)] // pauses between attempts to start tiny_http; no thread of the data path is in here
 
 use std::io;
@@ -18,7 +19,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tiny_http::Request;
 
 use super::api::{Answer, Api, Slots};
-use super::front::{Desk, Ending, Front};
+use super::directory::Directory;
+use super::front::{Bound, Ending, Front};
 use super::gate::Asked;
 use super::inner::Inner;
 use super::process::Process;
@@ -26,10 +28,18 @@ use super::wire;
 
 /// Handlers that test data never holds.
 const HANDLERS_SPARE: usize = 2;
-/// Connections that may be open at once, where the process may have as many file descriptors as it likes,
-const SEATS_MAX: usize = 256;
-/// and as a part of those that it may have: one in so many.
-const FDS_SHARE: usize = 4;
+/// How many connections may be open at once.
+struct Seating {
+    /// Where the process may have as many file descriptors as it likes,
+    most: usize,
+    /// and as a part of those that it may have: one in so many.
+    fds_share: usize,
+}
+
+/// For those who look after the program.
+const WATCHED: Seating = Seating { most: 256, fds_share: 4 };
+/// For those who use it, each of whom waits some 12 ms for Kafka: 768 who do so at once are 60,000 a second.
+const USED: Seating = Seating { most: 1024, fds_share: 2 };
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// Nothing is read from anywhere but memory: where tiny_http takes longer than this, something is wrong with it.
 const READING_WAIT: Duration = Duration::from_millis(300);
@@ -60,8 +70,10 @@ impl Server {
     /// Serves from when this returns. `threads` is the number of handlers, three at least.
     pub fn start(addr: impl ToSocketAddrs, api: Arc<Api>, threads: usize) -> io::Result<Server> {
         let handlers = threads.max(HANDLERS_SPARE + 1);
-        let seats = seats(Process::look().max_fds, handlers);
-        let (front, desk, ending) = bind(addr, seats)?;
+        let directory = api.directory();
+        let seating = if directory.is_empty() { WATCHED } else { USED };
+        let Bound { front, desk, mut lanes, ending } =
+            bind(addr, seating.seats(Process::look().max_fds, handlers), &directory)?;
         let addr = front.local_addr()?;
         let shared = Arc::new(Shared {
             api,
@@ -98,6 +110,17 @@ impl Server {
                 sampled.sample(Instant::now());
             }
         })?;
+        if directory.is_empty() {
+            lanes.clear();
+        }
+        for (number, lane) in lanes.into_iter().enumerate() {
+            let (directory, alive) = (directory.clone(), client_alive.clone());
+            spawn(format!("http-call-{number}"), move || {
+                let _alive = alive;
+                let directory = directory;
+                lane.serve(&directory);
+            })?;
+        }
         spawn("http-front".into(), move || {
             let _alive = client_alive;
             front.run(&ending);
@@ -148,7 +171,7 @@ impl Shared {
             if is_reading(method) {
                 wire::bytes(self.make(method, target), method == "HEAD")
             } else {
-                wire::bytes(failed(), false)
+                wire::bytes(Answer::failed(), false)
             }
         })
     }
@@ -188,7 +211,7 @@ impl Shared {
     fn make(&self, method: &str, target: &str) -> Answer {
         catch_unwind(AssertUnwindSafe(|| self.api.answer(method, target, &self.long))).unwrap_or_else(|_| {
             log::error!("http: {method} {target}: the handler panicked");
-            failed()
+            Answer::failed()
         })
     }
 
@@ -247,18 +270,20 @@ impl Shared {
     }
 }
 
-/// How many connections may be open at once. A limit on descriptors that cannot be told is taken for a high one.
-fn seats(max_fds: Option<f64>, handlers: usize) -> usize {
-    let by_fds = max_fds.map_or(SEATS_MAX, |max| max as usize / FDS_SHARE);
-    // Clients whose answers are being made keep their seats; others have to find one.
-    by_fds.min(SEATS_MAX).max(4 * handlers)
+impl Seating {
+    /// A limit on descriptors that cannot be told is taken for a high one.
+    fn seats(&self, max_fds: Option<f64>, handlers: usize) -> usize {
+        let by_fds = max_fds.map_or(self.most, |max| max as usize / self.fds_share);
+        // Clients whose answers are being made keep their seats; others have to find one.
+        by_fds.min(self.most).max(4 * handlers)
+    }
 }
 
 /// On the first of the addresses that may be listened on.
-fn bind(addr: impl ToSocketAddrs, seats: usize) -> io::Result<(Front, Desk, Arc<Ending>)> {
+fn bind(addr: impl ToSocketAddrs, seats: usize, directory: &Arc<Directory>) -> io::Result<Bound> {
     let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the host has no address");
     for addr in addr.to_socket_addrs()? {
-        match Front::bind(addr, seats) {
+        match Front::bind(addr, seats, directory.clone()) {
             Ok(bound) => return Ok(bound),
             Err(error) => failed = error,
         }
@@ -277,10 +302,6 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 fn is_reading(method: &str) -> bool {
     matches!(method, "GET" | "HEAD")
-}
-
-fn failed() -> Answer {
-    Answer::error(500, "internal", "the request could not be handled", "see the log; the server goes on")
 }
 
 /// What these locks guard is whole between any two statements.
@@ -314,7 +335,7 @@ mod tests {
     }
 
     fn start() -> Server {
-        Server::start("127.0.0.1:0", Api::new(Vec::new(), Arc::new(NoData)), 3).unwrap()
+        Server::start("127.0.0.1:0", Api::new(Vec::new(), Arc::new(NoData), Vec::new()), 3).unwrap()
     }
 
     #[test]
@@ -348,7 +369,9 @@ mod tests {
 
     #[test]
     fn seats_are_a_part_of_the_descriptors_and_never_too_few() {
-        assert_eq!([None, Some(1e6), Some(512.0), Some(8.0)].map(|max| seats(max, 4)), [256, 256, 128, 16]);
+        let limits = [None, Some(1e6), Some(512.0), Some(8.0)];
+        assert_eq!(limits.map(|max| WATCHED.seats(max, 4)), [256, 256, 128, 16]);
+        assert_eq!(limits.map(|max| USED.seats(max, 4)), [1024, 1024, 256, 16]);
     }
 
     #[test]

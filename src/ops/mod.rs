@@ -1,8 +1,12 @@
 //! What an operator sees: health, progress and metrics over HTTP, and log lines. It reads the `Track`s and writes nothing
-//! but its own baselines; no thread of the data path ever waits for anything in here.
+//! but its own baselines; no thread of the data path ever waits for anything in here. Services, of which it knows no
+//! more than their endpoints, are reached by the same door.
 
 pub mod api;
+mod body;
+mod calls;
 mod conn;
+pub mod directory;
 mod front;
 pub mod gate;
 pub mod http;
@@ -11,14 +15,18 @@ pub mod log;
 pub mod metrics;
 mod origin;
 mod process;
+pub mod service;
+mod stats;
 mod target;
 pub mod tracking;
 mod wire;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use api::{Api, Sent, TestData};
+pub use api::{Answer, Api, Sent, TestData};
 pub use http::Server;
+pub use service::Service;
+pub use stats::Stats;
 
 /// A moment as `2025-03-01T12:00:00.123Z`. Moments before 1970 show as 1970.
 fn rfc3339(moment: SystemTime) -> String {

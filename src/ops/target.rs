@@ -10,20 +10,34 @@ pub struct Target {
 impl Target {
     /// Or what is wrong with it.
     pub fn parse(target: &str) -> Result<Target, String> {
-        // The absolute form, which every server has to understand (RFC 9112, 3.2.2).
-        let target = match target.split_once("://") {
-            Some(("http" | "https", rest)) => rest.find(['/', '?']).map_or("/", |at| &rest[at..]),
-            _ => target,
-        };
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let path = parts(target).0;
         let path = if path.is_empty() { "/".into() } else { decode(path, false)? };
-        let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        let query = pairs.map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name, true)?, decode(value, true)?))
-        });
-        Ok(Target { path, query: query.collect::<Result<_, String>>()? })
+        Ok(Target { path, query: query(target)? })
     }
+}
+
+/// The path and the query as written.
+fn parts(target: &str) -> (&str, &str) {
+    // The absolute form, which every server has to understand (RFC 9112, 3.2.2).
+    let target = match target.split_once("://") {
+        Some(("http" | "https", rest)) => rest.find(['/', '?']).map_or("/", |at| &rest[at..]),
+        _ => target,
+    };
+    target.split_once('?').unwrap_or((target, ""))
+}
+
+/// What stands between the slashes of the path, each decoded by itself. The first is empty: it comes before a slash.
+pub fn segments(target: &str) -> Result<Vec<String>, String> {
+    parts(target).0.split('/').map(|segment| decode(segment, false)).collect()
+}
+
+pub fn query(target: &str) -> Result<Vec<(String, String)>, String> {
+    let pairs = parts(target).1.split('&').filter(|pair| !pair.is_empty());
+    let decoded = pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((decode(name, true)?, decode(value, true)?))
+    });
+    decoded.collect()
 }
 
 fn decode(text: &str, plus_is_space: bool) -> Result<String, String> {

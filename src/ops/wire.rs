@@ -26,3 +26,10 @@ pub(super) fn bytes(answer: Answer, to_head: bool) -> Vec<u8> {
     printed.expect("a vector takes everything");
     bytes
 }
+
+/// Tells the client that the connection ends with this answer, so that it does not send the next request in vain.
+pub(super) fn say_close(bytes: &mut Vec<u8>) {
+    if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+        bytes.splice(end..end, *b"\r\nConnection: close");
+    }
+}

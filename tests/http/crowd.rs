@@ -12,13 +12,13 @@ use crate::world::{SEND, world};
 /// More than the server has seats for.
 const MANY: usize = 400;
 
-fn pause(time: Duration) {
+pub fn pause(time: Duration) {
     #[allow(clippy::disallowed_methods)] // a slow client is one that waits
     thread::sleep(time);
 }
 
 /// So many clients that have said this much, and stay.
-fn crowd(addr: SocketAddr, count: usize, said: &[u8]) -> Vec<TcpStream> {
+pub fn crowd(addr: SocketAddr, count: usize, said: &[u8]) -> Vec<TcpStream> {
     let open = |_| {
         let mut stream = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
         drop(stream.write_all(said));
@@ -28,7 +28,7 @@ fn crowd(addr: SocketAddr, count: usize, said: &[u8]) -> Vec<TcpStream> {
 }
 
 /// Adds a byte to each for a second. The server may have sent some of them away.
-fn trickle(clients: &[TcpStream], byte: u8) {
+pub fn trickle(clients: &[TcpStream], byte: u8) {
     for _ in 0..10 {
         clients.iter().for_each(|mut client| drop(client.write(&[byte])));
         pause(Duration::from_millis(100));
@@ -170,7 +170,7 @@ fn the_slow_are_told_so_and_sent_away() {
 }
 
 /// How many this process may have. What the tests hold, they hold on both sides.
-fn most_descriptors() -> usize {
+pub fn most_descriptors() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(256)

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use sluicegate::fault::Fault;
-use sluicegate::ops::{Api, Sent, Server, TestData};
+use sluicegate::ops::{Api, Sent, Server, Service, TestData};
 use sluicegate::record::Partition;
 use sluicegate::track::{PartitionState, PartitionTrack, Track};
 
@@ -67,6 +67,10 @@ pub struct World {
 
 /// Two flows; `status` has one partition that runs, with 2 of 10 records left.
 pub fn world() -> World {
+    world_with(Vec::new())
+}
+
+pub fn world_with(services: Vec<Arc<dyn Service>>) -> World {
     let (track, other) = (Track::new("status"), Track::new("cdc"));
     let partition = track.add_partition(&Partition::new("seed-status-updates", 7));
     partition.set_state(PartitionState::Running);
@@ -74,7 +78,7 @@ pub fn world() -> World {
     partition.end_offset.set(10);
     other.joined();
     let data = Data::new(track.clone());
-    let api = Api::new(vec![track.clone(), other], data.clone());
+    let api = Api::new(vec![track.clone(), other], data.clone(), services);
     let server = Server::start("127.0.0.1:0", api, HANDLERS).unwrap();
     World { addr: server.local_addr(), server: Some(server), track, partition, data }
 }
