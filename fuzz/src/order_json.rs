@@ -85,8 +85,8 @@ fn amount(raw: Option<&RawValue>, wish: Option<&Wish<'_>>) -> bool {
 
 /// PostgreSQL's binary `numeric`, read as it documents it. Trailing and leading groups of zeros are not canonical.
 fn numeric(amount: Amount) -> BigDecimal {
-    let mut bytes = Vec::new();
-    amount.numeric(&mut bytes);
+    let (bytes, count) = amount.numeric();
+    let bytes = &bytes[..count];
     let words: Vec<i16> = bytes.as_chunks::<2>().0.iter().map(|word| i16::from_be_bytes(*word)).collect();
     let [count, weight, sign, scale, digits @ ..] = &words[..] else { panic!("{bytes:?}") };
     assert!(bytes.len() % 2 == 0 && digits.len() == *count as usize && (*sign, *scale) == (0, 2), "{words:?}");
