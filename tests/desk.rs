@@ -122,7 +122,11 @@ impl World {
         while (records.len() as i64) < count {
             let message = consumer.poll(wait).expect("a record").expect("no error");
             let key = String::from_utf8(message.key().expect("a key").to_vec()).expect("text");
-            records.push((message.partition(), key, serde_json::from_slice(message.payload().expect("a payload")).expect("JSON")));
+            records.push((
+                message.partition(),
+                key,
+                serde_json::from_slice(message.payload().expect("a payload")).expect("JSON"),
+            ));
         }
         records
     }
@@ -182,7 +186,9 @@ fn only_a_reservation_can_be_given_back() {
 fn a_restock_with_a_key_is_one_however_often_and_by_whomever_it_is_sent() {
     let world = world();
     let path = "/inventory/PROD002/restock";
-    let send = |key: Option<&str>, quantity: i64| told(&world.ask("POST", path, key, &json!({ "quantity": quantity }).to_string()));
+    let send = |key: Option<&str>, quantity: i64| {
+        told(&world.ask("POST", path, key, &json!({ "quantity": quantity }).to_string()))
+    };
     thread::scope(|scope| {
         let threads: Vec<_> = (0..20).map(|_| scope.spawn(|| send(Some("k"), 5))).collect();
         for thread in threads {
@@ -197,7 +203,8 @@ fn a_restock_with_a_key_is_one_however_often_and_by_whomever_it_is_sent() {
     // Another product's key is another key, and one under which nothing was done is free.
     let other = |path: &str| world.ask("POST", path, Some("k"), "{\"quantity\":5}").status;
     assert_eq!((other("/inventory/PROD003/restock"), other("/inventory/PROD999/restock")), (200, 404));
-    let noted = support::connect(&world.url).query_one("SELECT count(*) FROM sluicegate_restocks", &[]).expect("a count");
+    let noted =
+        support::connect(&world.url).query_one("SELECT count(*) FROM sluicegate_restocks", &[]).expect("a count");
     assert_eq!(noted.get::<_, i64>(0), 2);
 }
 
@@ -236,7 +243,10 @@ fn orders_and_stock_are_shown_exactly() {
         .expect("more products");
     let first = world.ask("GET", "/inventory", None, "");
     let next = first.header("Link").expect("a link").to_owned();
-    assert_eq!((first.json().as_array().unwrap().len(), next.as_str()), (1000, "</inventory?after=X%200990>; rel=\"next\""));
+    assert_eq!(
+        (first.json().as_array().unwrap().len(), next.as_str()),
+        (1000, "</inventory?after=X%200990>; rel=\"next\"")
+    );
     let rest = world.ask("GET", "/inventory?after=X%200990", None, "");
     assert_eq!((rest.json().as_array().unwrap().len(), rest.header("Link")), (10, None));
 }
@@ -244,9 +254,7 @@ fn orders_and_stock_are_shown_exactly() {
 #[test]
 fn what_was_accepted_is_in_kafka_in_order_and_under_its_customer() {
     let world = world();
-    let wish = |customer: usize, quantity: usize| {
-        json!({ "customer_id": format!("CUST{customer}"), "product_id": "PROD001", "quantity": quantity, "amount": "0.10" })
-    };
+    let wish = |customer: usize, quantity: usize| json!({ "customer_id": format!("CUST{customer}"), "product_id": "PROD001", "quantity": quantity, "amount": "0.10" });
     let mut expected: Vec<String> = Vec::new();
     let mut connection = Connection::open(world.server.local_addr());
     for round in 1..4 {

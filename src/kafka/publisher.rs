@@ -171,7 +171,9 @@ mod tests {
         let mut found = Vec::new();
         while found.len() < 3 {
             let message = consumer.poll(PATIENCE).unwrap().unwrap();
-            let source = message.headers().map(|headers| (headers.get(0).key.to_owned(), headers.get(0).value.unwrap().to_vec()));
+            let source = message
+                .headers()
+                .map(|headers| (headers.get(0).key.to_owned(), headers.get(0).value.unwrap().to_vec()));
             found.push((message.key().unwrap().to_vec(), message.partition(), source));
         }
         found.sort();

@@ -55,7 +55,8 @@ impl Service for Shop {
             }
             _ => {
                 let (name, key) = (&call.param, &call.idempotency_key);
-                reply.answer(Answer::json(200, &json!({ "body": body, "name": name, "key": key, "query": call.query })));
+                reply
+                    .answer(Answer::json(200, &json!({ "body": body, "name": name, "key": key, "query": call.query })));
             }
         }
     }
@@ -92,13 +93,15 @@ fn request(path: &str, body: &str) -> String {
 fn bodies_are_read_in_a_pipeline_and_never_taken_for_requests() {
     let held = shop();
     let mut connection = Connection::open(held.world.addr);
-    let bodies: Vec<String> = ["", "GET / HTTP/1.1\r\n\r\n", "POST /panic HTTP/1.1\r\nContent-Length: 5\r\n\r\n", "\0\r\n", "x"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain([5_000, BODY_MAX].map(|size| "y".repeat(size)))
-        .collect();
+    let bodies: Vec<String> =
+        ["", "GET / HTTP/1.1\r\n\r\n", "POST /panic HTTP/1.1\r\nContent-Length: 5\r\n\r\n", "\0\r\n", "x"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain([5_000, BODY_MAX].map(|size| "y".repeat(size)))
+            .collect();
     for size in [1, 3, 1_000_000] {
-        let pipeline: String = bodies.iter().map(|body| request("/echo", body) + "GET /health/live HTTP/1.1\r\n\r\n").collect();
+        let pipeline: String =
+            bodies.iter().map(|body| request("/echo", body) + "GET /health/live HTTP/1.1\r\n\r\n").collect();
         let mut writer = connection.stream().try_clone().unwrap();
         let sent = pipeline.clone().into_bytes();
         // Byte by byte would take too long for the large ones.
@@ -159,9 +162,13 @@ fn services_are_listed_and_answer_only_what_they_take() {
     let addr = held.world.addr;
     let index = get(addr, "/").json();
     let listed = index["endpoints"].as_array().unwrap();
-    assert!(listed.contains(&json!({ "method": "POST", "path": "/echo", "line": "a test", "body_bytes_max": BODY_MAX })));
+    assert!(
+        listed.contains(&json!({ "method": "POST", "path": "/echo", "line": "a test", "body_bytes_max": BODY_MAX }))
+    );
     assert!(listed.contains(&json!({ "method": "GET", "path": "/echo/{name}", "line": "a test" })));
-    for (method, path, allow) in [("GET", "/echo", "POST"), ("POST", "/echo/x", "GET, HEAD"), ("BREW", "/later", "POST")] {
+    for (method, path, allow) in
+        [("GET", "/echo", "POST"), ("POST", "/echo/x", "GET, HEAD"), ("BREW", "/later", "POST")]
+    {
         let answer = ask(addr, method, path);
         assert_eq!((answer.status, answer.header("Allow")), (405, Some(allow)), "{method} {path}");
     }
@@ -207,7 +214,10 @@ fn hundreds_of_requests_wait_at_once_and_each_gets_its_own_answer() {
         let answering = thread::spawn(move || waiting.into_iter().rev().for_each(echo));
         for (number, connection) in connections.iter_mut().enumerate() {
             let answer = connection.read(false);
-            assert_eq!((answer.status, answer.json()["body"].as_str()), (202, Some(format!("{round}/{number}").as_str())));
+            assert_eq!(
+                (answer.status, answer.json()["body"].as_str()),
+                (202, Some(format!("{round}/{number}").as_str()))
+            );
         }
         answering.join().unwrap();
     }
@@ -252,7 +262,8 @@ fn calls_that_wait_are_in_nobodys_way() {
     }
     assert!(began.elapsed() < PATIENCE / 2);
     drop(held.gate.take());
-    let statuses: Vec<u16> = connections.iter_mut().rev().skip(1).map(|connection| connection.read(false).status).collect();
+    let statuses: Vec<u16> =
+        connections.iter_mut().rev().skip(1).map(|connection| connection.read(false).status).collect();
     let answered = statuses.iter().filter(|status| **status == 200).count();
     assert!(answered >= 20 && statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
     assert_eq!(ask(addr, "POST", "/block").status, 200);
