@@ -1,12 +1,13 @@
 //! The program's small steps by themselves: `cargo bench --bench micro`. The ledger needs a PostgreSQL at `DB_URL`;
-//! `scripts/services with bench cargo bench --bench micro` brings one. Decoding has a bench of its own, `decode`.
+//! `scripts/services with bench cargo bench --bench micro` brings one.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use openssl::ssl::{SslConnector, SslMethod};
-use sluicegate::engine::{Batch, Claim, Claims, Wanted};
+use rayon::prelude::*;
+use sluicegate::engine::{Batch, Claim, Claims, Rows, Wanted};
 use sluicegate::flow::{Flow, Sample, Status, sample};
 use sluicegate::pg::copy::CopyRows;
 use sluicegate::pg::ledger::{self, Move};
@@ -17,15 +18,64 @@ use sluicegate::record::{NoHeaders, Partition, Record};
 const RECORDS: u64 = 2_500;
 /// As many batches as the default group holds, and as many partitions as the default topic has.
 const BATCHES: [usize; 3] = [1, 4, 20];
+/// Records that are decoded together, up to a batch that no default comes near.
+const DECODED: [u64; 4] = [250, 2_500, 25_000, 250_000];
 const FLOW: &str = "bench-micro";
 
-fn payloads(updates: &dyn Sample) -> Vec<Vec<u8>> {
+fn payloads(updates: &dyn Sample, records: u64) -> Vec<Vec<u8>> {
     let payload = |number| {
         let mut out = Vec::new();
         updates.payload(number, &mut out);
         out
     };
-    (0..RECORDS).map(payload).collect()
+    (0..records).map(payload).collect()
+}
+
+fn decode_all(status: &Status, partition: &Partition, payloads: &[Vec<u8>], rows: &mut CopyRows) {
+    for (offset, payload) in payloads.iter().enumerate() {
+        let record = Record {
+            partition,
+            offset: offset as i64,
+            timestamp_ms: None,
+            key: None,
+            payload: Some(payload),
+            headers: &NoHeaders,
+        };
+        status.decode(&record, rows).expect("a row");
+    }
+}
+
+/// From Avro to binary COPY, in the partition's own thread, and forked over all cores for the case that partitions are
+/// fewer than cores.
+fn decode(criterion: &mut Criterion) {
+    let status = Status::new("processed_seed_status", &[]).expect("the flow");
+    let updates = sample("status").expect("samples");
+    let partition = Partition::new("t", 0);
+    let mut group = criterion.benchmark_group("decode");
+    for records in DECODED {
+        let payloads = payloads(&*updates, records);
+        group.throughput(Throughput::Elements(records));
+        let mut rows = CopyRows::default();
+        group.bench_function(format!("{records} records, one thread"), |bench| {
+            bench.iter(|| {
+                rows.clear();
+                decode_all(&status, &partition, &payloads, &mut rows);
+                black_box(rows.as_bytes().len())
+            });
+        });
+        let threads = rayon::current_num_threads();
+        let part_len = payloads.len().div_ceil(threads);
+        let mut parts = vec![CopyRows::default(); threads];
+        group.bench_function(format!("{records} records, forked over {threads}"), |bench| {
+            bench.iter(|| {
+                parts.par_iter_mut().zip(payloads.par_chunks(part_len)).for_each(|(rows, payloads)| {
+                    rows.clear();
+                    decode_all(&status, &partition, payloads, rows);
+                });
+                black_box(parts.iter().map(|rows| rows.as_bytes().len()).sum::<usize>())
+            });
+        });
+    }
 }
 
 fn encode(criterion: &mut Criterion) {
@@ -45,7 +95,7 @@ fn encode(criterion: &mut Criterion) {
 /// What a partition thread does with its records: decode each into the batch, and empty the batch for the next ones.
 fn batch(criterion: &mut Criterion) {
     let status = Status::new("processed_seed_status", &[]).expect("the flow");
-    let payloads = payloads(&*sample("status").expect("samples"));
+    let payloads = payloads(&*sample("status").expect("samples"), RECORDS);
     let partition = Partition::new("t", 0);
     let mut batch: Batch<CopyRows> = Batch::new(Claim::new(partition.clone(), 1, 0), 0);
     let mut group = criterion.benchmark_group("batch");
@@ -130,5 +180,5 @@ fn database(url: &str) -> Database {
     Database::new(config, postgres_openssl::MakeTlsConnector::new(tls), &options, 2)
 }
 
-criterion_group!(benches, encode, batch, ledger);
+criterion_group!(benches, decode, encode, batch, ledger);
 criterion_main!(benches);

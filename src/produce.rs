@@ -39,7 +39,10 @@ fn send(
     for number in 0..count {
         payload.clear();
         sample.payload(number, &mut payload);
-        producer.send(Some((number % partitions) as i32), None, &payload)?;
+        let key = sample.key(number);
+        // A key says where a record goes; without one it is its turn that does.
+        let partition = key.is_none().then_some((number % partitions) as i32);
+        producer.send(partition, key.as_deref().map(str::as_bytes), &payload)?;
         if number % STEP == 0 {
             progress(producer.delivered().0);
         }

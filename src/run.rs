@@ -10,14 +10,15 @@ use crate::engine::{self, Backoff, Clock, Policy, Stop, Stopper, Thread};
 use crate::fault::{Cause, Failure};
 use crate::flow::{self, Apply, Flow, Visit};
 use crate::kafka::admin::{Made, create_topic};
-use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Start};
-use crate::ops::{Api, Server};
+use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Publisher, Start};
+use crate::ops::{Api, Server, Service, Stats};
+use crate::outlet::Outlet;
 use crate::pg::{Database, SessionOptions};
 use crate::produce::ByRequest;
 use crate::track::{Side, Track};
 
-/// Beyond the writers' own connections: claims, and the creation of tables.
-const SPARE_SESSIONS: u32 = 2;
+/// Beyond the writers' own connections: claims, looks at the ledger, and the relay.
+const SPARE_SESSIONS: u32 = 3;
 /// Two of them stay free for health and metrics.
 const HTTP_THREADS: usize = 4;
 /// Between looks at the end offsets and the ledger.
@@ -29,6 +30,7 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 const STALL_AFTER: Duration = Duration::from_secs(15);
 /// Whoever holds a partition's row longer than this while another instance claims it is taken for frozen.
 const CLAIM_LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+const STATS_EVERY: Duration = Duration::from_secs(10);
 /// What the end of the process may take beyond the deadline for draining.
 const EXIT_SLACK: Duration = Duration::from_millis(500);
 
@@ -40,7 +42,8 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
 
     let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
     let test_data = ByRequest { config: config.clone(), tracks: tracks.clone() };
-    let api = Api::new(tracks.clone(), Arc::new(test_data), Vec::new());
+    let outlet = outlet(&config)?;
+    let api = Api::new(tracks.clone(), Arc::new(test_data), services(&config, &tracks, outlet.as_ref())?);
     let address = (config.http.host.as_str(), config.http.port);
     let server = Server::start(address, api, HTTP_THREADS)
         .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;
@@ -52,13 +55,16 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
         clock: &clock,
         stop: &stop,
         tracks: &tracks,
+        outlet,
         flows: Vec::new(),
     };
     flow::each(&config, &mut started).map_err(|cause| Failure::Refused(cause.to_string()))?;
     let flows = started.flows.into_iter().collect::<Result<Vec<Thread<()>>, Cause>>()?;
 
+    let mut stats: Vec<Stats> = tracks.iter().map(|track| Stats::new(track.clone(), clock.now())).collect();
     while !stop.asked() {
-        stop.pause(Duration::from_secs(3600));
+        stop.pause(STATS_EVERY);
+        stats.iter_mut().filter_map(|stats| stats.line(clock.now())).for_each(|line| log::info!("{line}"));
     }
     log::info!("stopping, within {:?}", config.shutdown_timeout);
     let by = stop.deadline() + EXIT_SLACK;
@@ -75,20 +81,52 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     std::process::exit(0)
 }
 
+/// One publisher for all flows that have something to tell, where there are such.
+fn outlet(config: &Config) -> Result<Option<Arc<dyn Outlet>>, Cause> {
+    if !config.enabled().any(|(name, _)| flow::publishes(name)) {
+        return Ok(None);
+    }
+    let publisher = Publisher::new(&config.kafka.brokers.join(","), &config.kafka.options)?;
+    Ok(Some(Arc::new(publisher)))
+}
+
+/// What can be asked of the enabled flows over HTTP.
+fn services(
+    config: &Config,
+    tracks: &[Arc<Track>],
+    outlet: Option<&Arc<dyn Outlet>>,
+) -> Result<Vec<Arc<dyn Service>>, Cause> {
+    let Some(outlet) = outlet else { return Ok(Vec::new()) };
+    let mut services = Vec::new();
+    for ((name, flow), track) in config.enabled().zip(tracks) {
+        let target = &config.postgres.target;
+        let behind = flow::Behind {
+            outlet: outlet.clone(),
+            target: &target.config,
+            tls: target.connector().map_err(|text| Cause::new("config.tls", text))?,
+            track: track.clone(),
+        };
+        services.extend(flow::service(name, flow, behind));
+    }
+    Ok(services)
+}
+
 /// Creates tables and topics that are missing.
 pub fn init(config: &Config) -> Result<(), Failure> {
     struct Init<'a>(&'a Config, Vec<String>);
     impl Visit for Init<'_> {
         fn flow<F: Flow>(&mut self, config: &config::Flow, flow: F) {
             let name = flow.name();
-            let made = sink(self.0, config, flow)
+            let create = |topic: &str| {
+                let (kafka, partitions, replicas) = (&self.0.kafka, config.partitions, config.replication_factor);
+                create_topic(&kafka.brokers.join(","), &kafka.options, topic, partitions, replicas)
+                    .map_err(|fault| fault.into_cause())
+            };
+            let outlets = flow.outlets().into_iter().try_for_each(|topic| create(topic).map(drop));
+            let made = outlets
+                .and_then(|()| sink(self.0, config, flow, Track::new(name)))
                 .and_then(|sink| sink.create_tables().map_err(|fault| fault.into_cause()))
-                .and_then(|()| {
-                    let (topic, kafka) = (&config.topic, &self.0.kafka);
-                    let (partitions, replicas) = (config.partitions, config.replication_factor);
-                    create_topic(&kafka.brokers.join(","), &kafka.options, topic, partitions, replicas)
-                        .map_err(|fault| fault.into_cause())
-                });
+                .and_then(|()| create(&config.topic));
             match made {
                 Ok(Made::Created) => {
                     println!(
@@ -147,6 +185,7 @@ struct Started<'a> {
     clock: &'a Clock,
     stop: &'a Stop,
     tracks: &'a [Arc<Track>],
+    outlet: Option<Arc<dyn Outlet>>,
     flows: Vec<Result<Thread<()>, Cause>>,
 }
 
@@ -162,7 +201,9 @@ impl Started<'_> {
         let name = flow.name();
         let track = self.tracks.iter().find(|track| track.flow == name);
         let track = track.ok_or_else(|| Cause::new("flow.untracked", format!("flow {name} has no track")))?.clone();
-        let sink = Arc::new(sink(self.config, config, flow)?);
+        let publishes = !flow.outlets().is_empty();
+        let sink = Arc::new(sink(self.config, config, flow, track.clone())?);
+        let outlet = self.outlet.clone().filter(|_| publishes);
         let consumer = Consumer::new(&consumer_config(self.config, config, self.is_demo))?;
         let (clock, stop, policy) = (self.clock.clone(), self.stop.clone(), policy(config));
         Ok(self.clock.spawn(format!("{name}-intake"), move || {
@@ -175,12 +216,15 @@ impl Started<'_> {
                 }
             }
             track.recovered(Side::Sink);
-            engine::run(consumer, sink, policy, clock, stop, track);
+            let relay =
+                outlet.map(|outlet| engine::relay(sink.clone(), outlet, backoff, &clock, stop.clone(), track.clone()));
+            engine::run(consumer, sink, policy, clock.clone(), stop.clone(), track);
+            relay.map(|relay| relay.join(&clock, stop.deadline()));
         }))
     }
 }
 
-fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F) -> Result<Apply<F>, Cause> {
+fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F, track: Arc<Track>) -> Result<Apply<F>, Cause> {
     let postgres = &config.postgres;
     let tls = postgres.target.connector().map_err(|text| Cause::new("config.tls", text))?;
     let options = SessionOptions {
@@ -194,7 +238,8 @@ fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F) -> Result
     target.application_name(&format!("sluicegate {}", flow.name()));
     let sessions_max = flow_config.writers as u32 + SPARE_SESSIONS;
     let database = Database::new(target, tls, &options, sessions_max);
-    Ok(Apply::new(flow, database, format!("process {}", std::process::id()), flow_config.exactly_once))
+    let owner = format!("process {}", std::process::id());
+    Ok(Apply::new(flow, database, owner, flow_config.exactly_once, track))
 }
 
 fn policy(flow: &config::Flow) -> Policy {

@@ -161,6 +161,12 @@ pub struct Track {
     pub write_seconds: Timing,
     /// From the first record of a batch to its receipt.
     pub batch_seconds: Timing,
+    /// A transaction's wait for rows that others had locked, where its flow locks such rows.
+    pub lock_wait_seconds: Timing,
+    /// Messages of the outbox that Kafka has acknowledged.
+    pub published: Counter,
+    /// Committed records by what they came to, in the flow's own words.
+    outcomes: Mutex<BTreeMap<&'static str, u64>>,
     trouble: Mutex<[Option<Cause>; 2]>,
     last_error: Mutex<Option<(SystemTime, Cause)>>,
     joined: AtomicBool,
@@ -187,6 +193,9 @@ impl Track {
             batches_waiting: Level::default(),
             write_seconds: Timing::new(),
             batch_seconds: Timing::new(),
+            lock_wait_seconds: Timing::new(),
+            published: Counter::default(),
+            outcomes: Mutex::default(),
             trouble: Mutex::new([None, None]),
             last_error: Mutex::new(None),
             joined: AtomicBool::new(false),
@@ -201,6 +210,14 @@ impl Track {
 
     pub fn is_joined(&self) -> bool {
         self.joined.load(Relaxed)
+    }
+
+    pub fn count(&self, outcome: &'static str, records: u64) {
+        *lock(&self.outcomes).entry(outcome).or_default() += records;
+    }
+
+    pub fn outcomes(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.outcomes).clone()
     }
 
     /// A dependency fails: it stays in trouble until `recovered`, and health says so.

@@ -11,6 +11,7 @@ use sluicegate::flow::{Apply, Flow};
 use sluicegate::pg::copy::CopyRows;
 use sluicegate::pg::{Database, SessionOptions, Work};
 use sluicegate::record::{NoHeaders, Partition, Record};
+use sluicegate::track::Track;
 
 /// A flow with everything that PostgreSQL may say no to: a key, a check, and a check at commit.
 struct Numbers;
@@ -72,7 +73,7 @@ fn sink_on(url: &str, lock_timeout: Duration) -> Apply<Numbers> {
         idle_in_transaction_timeout: Duration::from_secs(60),
     };
     let database = Database::new(config, postgres_openssl::MakeTlsConnector::new(tls), &options, 4);
-    Apply::new(Numbers, database, "test".into(), true)
+    Apply::new(Numbers, database, "test".into(), true, Track::new("numbers"))
 }
 
 fn fixture() -> Fixture {

@@ -19,8 +19,9 @@ use crate::records::Payloads;
 use crate::results::{Latency, Load, median};
 use crate::stage::Stage;
 
-/// Not measured: connections, caches and batches come up to the rate.
-const WARM_UP_S: f64 = 3.0;
+/// Not measured: connections and batches come up to the rate, and the broker compiles what producing needs, which the
+/// rounds did not ask of it.
+const WARM_UP_S: f64 = 10.0;
 const MEASURED_S: f64 = 15.0;
 /// How long the last records may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,11 +31,35 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 const TURN: Duration = Duration::from_millis(1);
 /// librdkafka's own default.
 const LINGER_MS: &str = "5";
+/// How long the producer stays with a partition before it goes on to the next: what librdkafka does by default with
+/// records that have no key (`sticky.partitioning.linger.ms`). Here it does so by count, so that a record's number says
+/// where it is.
+const STICKY_S: f64 = 0.010;
 
 /// What the observer saw: when each partition's offset was first seen where.
 struct Seen {
     steps: Vec<Vec<(Duration, i64)>>,
     looks: Vec<Instant>,
+}
+
+/// Which record is where in the new topic, whose producer keeps order: stretches of records go around the partitions.
+struct Places {
+    partitions: u64,
+    stretch: u64,
+    records: u64,
+}
+
+impl Places {
+    fn partition(&self, number: u64) -> i32 {
+        (number / self.stretch % self.partitions) as i32
+    }
+
+    /// The records of one partition in the order of their offsets.
+    fn numbers(&self, partition: u64) -> impl Iterator<Item = u64> {
+        (partition * self.stretch..self.records)
+            .step_by((self.stretch * self.partitions) as usize)
+            .flat_map(|first| first..self.records.min(first + self.stretch))
+    }
 }
 
 impl Seen {
@@ -52,12 +77,12 @@ pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> 
     let program = Program::start(&stage.settings(load, &topic));
     program.await_ready();
 
-    let partitions = load.partitions as usize;
+    let places = Places { partitions: u64::from(load.partitions), stretch: ((rate * STICKY_S) as u64).max(1), records };
     let gone = AtomicBool::new(false);
     let begin = Instant::now();
     let (seen, took, behind_records) = std::thread::scope(|scope| {
-        let observer = scope.spawn(|| observe(stage, &topic, partitions, records, begin, &gone));
-        let took = produce(stage, load, &topic, records, rate, begin);
+        let observer = scope.spawn(|| observe(stage, &topic, &places, begin, &gone));
+        let took = produce(stage, load, &topic, &places, rate, begin);
         let behind = records.saturating_sub(stage.applied(&topic));
         let deadline = Instant::now() + PATIENCE;
         while !observer.is_finished() && Instant::now() < deadline {
@@ -71,7 +96,7 @@ pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> 
     assert_eq!(seen.next_offsets() as u64, records, "every record came through at {percent}% within {PATIENCE:?}");
     assert_eq!(stage.count(), records, "every record is a row");
 
-    let mut latencies_ms = latencies_ms(&seen, partitions as u64, records, rate);
+    let mut latencies_ms = latencies_ms(&seen, &places, rate);
     latencies_ms.sort_by(f64::total_cmp);
     let at = |share: f64| latencies_ms[((latencies_ms.len() - 1) as f64 * share) as usize];
     let pauses = seen.looks.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e3);
@@ -89,8 +114,9 @@ pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> 
     }
 }
 
-/// Record `n` is due at `n / rate` and goes to partition `n % partitions`.
-fn produce(stage: &Stage, load: &Load, topic: &str, records: u64, rate: f64, begin: Instant) -> Duration {
+/// Record `n` is due at `n / rate`, and `places` says where it goes.
+fn produce(stage: &Stage, load: &Load, topic: &str, places: &Places, rate: f64, begin: Instant) -> Duration {
+    let records = places.records;
     let options = BTreeMap::from([("linger.ms".to_owned(), LINGER_MS.to_owned())]);
     let producer = Producer::new(&stage.brokers, &options, topic).expect("a producer");
     let payloads = Payloads::new(load.record_bytes);
@@ -101,8 +127,7 @@ fn produce(stage: &Stage, load: &Load, topic: &str, records: u64, rate: f64, beg
         while number < due {
             payload.clear();
             payloads.append(number, &mut payload);
-            let partition = (number % u64::from(load.partitions)) as i32;
-            producer.send(Some(partition), None, &payload).expect("the broker takes records");
+            producer.send(Some(places.partition(number)), None, &payload).expect("the broker takes records");
             number += 1;
         }
         std::thread::sleep(TURN);
@@ -113,12 +138,12 @@ fn produce(stage: &Stage, load: &Load, topic: &str, records: u64, rate: f64, beg
     took
 }
 
-fn observe(stage: &Stage, topic: &str, partitions: usize, records: u64, begin: Instant, gone: &AtomicBool) -> Seen {
+fn observe(stage: &Stage, topic: &str, places: &Places, begin: Instant, gone: &AtomicBool) -> Seen {
     let mut client = stage.connect();
     let sql = "SELECT partition, next_offset FROM sluicegate_ledger WHERE flow = 'status' AND topic = $1";
     let statement = client.prepare(sql).expect("prepared");
-    let mut seen = Seen { steps: vec![Vec::new(); partitions], looks: Vec::new() };
-    while (seen.next_offsets() as u64) < records && !gone.load(Ordering::Acquire) {
+    let mut seen = Seen { steps: vec![Vec::new(); places.partitions as usize], looks: Vec::new() };
+    while (seen.next_offsets() as u64) < places.records && !gone.load(Ordering::Acquire) {
         let rows = client.query(&statement, &[&topic]).expect("the ledger");
         let now = begin.elapsed();
         seen.looks.push(Instant::now());
@@ -134,15 +159,14 @@ fn observe(stage: &Stage, topic: &str, partitions: usize, records: u64, begin: I
     seen
 }
 
-/// Of each record after the warm-up. Its offset follows from its number: the topic is new, and its producer keeps order.
-fn latencies_ms(seen: &Seen, partitions: u64, records: u64, rate: f64) -> Vec<f64> {
+/// Of each record after the warm-up.
+fn latencies_ms(seen: &Seen, places: &Places, rate: f64) -> Vec<f64> {
     let mut latencies = Vec::with_capacity((rate * MEASURED_S) as usize);
     for (partition, steps) in seen.steps.iter().enumerate() {
         let mut steps = steps.iter();
         let mut step = steps.next();
-        for number in (partition as u64..records).step_by(partitions as usize) {
-            let offset = (number / partitions) as i64;
-            while step.is_some_and(|(_, next)| *next <= offset) {
+        for (offset, number) in places.numbers(partition as u64).enumerate() {
+            while step.is_some_and(|(_, next)| *next <= offset as i64) {
                 step = steps.next();
             }
             let (visible, _) = step.expect("every record was seen");

@@ -174,9 +174,10 @@ fn between(settled: &BTreeMap<&'static str, Effective>) -> Vec<Finding> {
         finding("flows".to_owned(), "has no flow that is enabled".to_owned(), format!("enable one of: {names}"));
     }
     // A writer that waits for a connection forever would look like a slow server.
-    let needed = on().filter_map(|flow| number(&format!("flows.{flow}.writers"))).sum::<u64>() + 2;
+    let needed =
+        on().filter_map(|flow| number(&format!("flows.{flow}.writers"))).map(|writers| writers + 3).sum::<u64>();
     if number("postgres.connections_max").is_some_and(|most| most < needed) {
-        let rule = format!("is too few for the writers of the enabled flows and two more: {needed}");
+        let rule = format!("is too few for the writers of the enabled flows and three more each: {needed}");
         finding("postgres.connections_max".to_owned(), rule, "raise it, or lower the writers".to_owned());
     }
     findings

@@ -98,6 +98,7 @@ fn walk(section: &str, tree: Value, written: &mut Written) {
 
 fn unknown(section: &str, name: &str, path: &str, origin: &Origin) -> Finding {
     let known = || keys::KEYS.iter().map(|key| key.path.as_str());
+    let is_leaf = |path: &str| path.rsplit('.').next() == Some(name);
     let below = keys::KEYS.iter().filter_map(|key| {
         let rest = key.path.strip_prefix(section)?;
         rest.trim_start_matches('.').split('.').next()
@@ -109,8 +110,8 @@ fn unknown(section: &str, name: &str, path: &str, origin: &Origin) -> Finding {
         format!("did you mean `{near}`?")
     } else if let Some(near) = keys::nearest(path, known()) {
         format!("did you mean {near}?")
-    } else if let Some(key) = keys::KEYS.iter().find(|key| key.path.rsplit('.').next() == Some(name)) {
-        format!("did you mean {}?", key.path)
+    } else if known().any(is_leaf) {
+        format!("did you mean {}?", known().filter(|path| is_leaf(path)).collect::<Vec<_>>().join(" or "))
     } else {
         "remove it; docs/CONFIG.md lists every key".to_owned()
     };
@@ -150,7 +151,7 @@ mod tests {
             ["flows.status.batchRowsMax: did you mean `batch_rows_max`?"]
         );
         assert_eq!(cures("flows: {statsu: {topic: x}}"), ["flows.statsu: did you mean `status`?"]);
-        assert_eq!(cures("group_id: x"), ["group_id: did you mean flows.status.group_id?"]);
+        assert_eq!(cures("group_id: x"), ["group_id: did you mean flows.orders.group_id or flows.status.group_id?"]);
         assert_eq!(
             cures("kafka.brokers: x"),
             ["kafka.brokers: write `brokers:` in a line of its own, indented below `kafka:`"]

@@ -57,7 +57,7 @@ const SHARED: &[Row] = &[
     row("postgres.password", Kind::Text(not_empty), Unset, &["PGPASSWORD"],
         "Used when the URL has no password."),
     row("postgres.connections_max", Kind::Integer { min: 3, max: 1000 }, Is("50"), &[],
-        "The most connections open at once. At least the writers of all enabled flows and two more."),
+        "The most connections open at once. At least the writers of all enabled flows and three more for each."),
     row("postgres.connect_timeout_ms", Kind::Millis { min: 100, max: 10 * MINUTE }, Is("5000"), &[],
         "How long opening one connection may take. `connect_timeout` in the URL wins."),
     row("postgres.lock_timeout_ms", Kind::Millis { min: 100, max: 10 * MINUTE }, Is("10000"), &[],
@@ -135,6 +135,30 @@ struct FlowRow {
 
 #[rustfmt::skip]
 const FLOWS: &[FlowRow] = &[
+    FlowRow {
+        name: "orders",
+        defaults: &[
+            ("enabled", "false"), ("topic", "orders-placed"), ("partitions", "50"), ("group_id", "order-processors"),
+            ("table", "orders"),
+        ],
+        env: &[],
+        own: &[
+            row("inventory_table", Kind::Text(table), Is("inventory"), &[],
+                "Table of the stock, created with ten products when missing."),
+            row("buckets", Kind::Integer { min: 1, max: 256 }, Is("1"), &[],
+                "Rows that each product's stock is split over, so that as many transactions can reserve of it at once."),
+            row("lock", Kind::Word(&["wait", "nowait"]), Is("wait"), &[],
+                "Whether a transaction waits for stock that another one has locked, or fails at once and asks again."),
+            row("events", Kind::Bool, Is("true"), &[],
+                "Whether others are told of orders, in the three topics below."),
+            row("validated_topic", Kind::Text(topic), Is("orders-validated"), &[],
+                "Every order, reserved or rejected."),
+            row("inventory_topic", Kind::Text(topic), Is("orders-inventory"), &[],
+                "Changes of the stock."),
+            row("warehouse_topic", Kind::Text(topic), Is("orders-warehouse"), &[],
+                "Reserved orders, to be sent."),
+        ],
+    },
     FlowRow {
         name: "status",
         defaults: &[

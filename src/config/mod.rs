@@ -123,6 +123,30 @@ pub struct Flow {
     pub exactly_once: bool,
     #[serde(default)]
     pub schema_files: Vec<PathBuf>,
+    #[serde(default)]
+    pub inventory_table: String,
+    #[serde(default)]
+    pub buckets: i16,
+    #[serde(default)]
+    pub lock: Lock,
+    #[serde(default)]
+    pub events: bool,
+    #[serde(default)]
+    pub validated_topic: String,
+    #[serde(default)]
+    pub inventory_topic: String,
+    #[serde(default)]
+    pub warehouse_topic: String,
+}
+
+/// What a transaction does where another one holds a row that it needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lock {
+    #[default]
+    Wait,
+    /// It asks again, and again.
+    Nowait,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -101,12 +101,15 @@ fn keys_that_contradict_each_other_are_found() {
             "{session_timeout_ms: 3000}",
             "flows.status.revoke_grace_ms must be under flows.status.session_timeout_ms = 3000",
         ),
-        ("{writers: 49}", "postgres.connections_max is too few for the writers of the enabled flows and two more: 51"),
+        (
+            "{writers: 49}",
+            "postgres.connections_max is too few for the writers of the enabled flows and three more each: 52",
+        ),
         ("{enabled: false}", "flows has no flow that is enabled"),
     ] {
         assert_eq!(findings(&format!("flows: {{status: {yaml}}}"), &env), [finding]);
     }
-    assert!(findings("flows: {status: {batch_rows_max: 10000, writers: 48}}", &env).is_empty());
+    assert!(findings("flows: {status: {batch_rows_max: 10000, writers: 47}}", &env).is_empty());
 }
 
 #[test]

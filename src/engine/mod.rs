@@ -6,6 +6,7 @@ mod batch;
 mod clock;
 mod intake;
 mod partition;
+mod relay;
 mod writer;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use batch::{Batch, Claim, Letter, Rows};
 pub use clock::{Backoff, Clock, Scheduler, Stop, Stopper, Thread};
+pub use relay::{Outbox, relay};
 
 use intake::Intake;
 use writer::Writer;

@@ -10,24 +10,26 @@ use crate::engine::{Batch, Claim, Claims, Outcome, Rows, Sink, Wanted};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::pg::ledger::{Move, Standing};
-use crate::pg::{Database, Session, Work, ledger, letters};
+use crate::pg::{Database, Session, Work, ledger, letters, outbox};
 use crate::record::Record;
+use crate::track::Track;
 
 pub struct Apply<F> {
-    flow: F,
-    database: Database,
+    pub(super) flow: F,
+    pub(super) database: Database,
     /// Who claims, for people who look at the ledger.
     owner: String,
     /// False only to measure what the ledger costs: then a restart writes twice.
     exactly_once: bool,
+    track: Arc<Track>,
 }
 
 /// Rows of one batch that PostgreSQL would not take, by offset.
 type Refused = Vec<(i64, Cause)>;
 
 impl<F: Flow> Apply<F> {
-    pub fn new(flow: F, database: Database, owner: String, exactly_once: bool) -> Self {
-        Apply { flow, database, owner, exactly_once }
+    pub fn new(flow: F, database: Database, owner: String, exactly_once: bool, track: Arc<Track>) -> Self {
+        Apply { flow, database, owner, exactly_once, track }
     }
 
     /// Creates what is missing, under a lock: several instances may start at once.
@@ -35,7 +37,7 @@ impl<F: Flow> Apply<F> {
         let mut session = self.database.session()?;
         let mut work = session.begin()?;
         work.run("SELECT pg_advisory_xact_lock(hashtext('sluicegate'))")?;
-        for sql in [ledger::CREATE, letters::CREATE, &self.flow.tables()] {
+        for sql in [ledger::CREATE, letters::CREATE, outbox::CREATE, &self.flow.tables()] {
             work.run(sql)?;
         }
         work.commit()
@@ -70,11 +72,21 @@ impl<F: Flow> Apply<F> {
         failpoint::reach(Point::BeforeCommit)?;
         work.commit()?;
         failpoint::reach(Point::Committed)?;
+        self.tell(session);
         let outcome = |standing: &Standing| match standing {
             Standing::Due | Standing::Applied => Outcome::Written,
             Standing::Fenced => Outcome::Fenced,
         };
         Ok(standings.iter().map(outcome).collect())
+    }
+
+    /// What a transaction says of itself counts once it is committed.
+    fn tell(&self, session: &Session) {
+        let tally = session.tally();
+        tally.outcomes().for_each(|(outcome, records)| self.track.count(outcome, records));
+        if !tally.lock_wait.is_zero() {
+            self.track.lock_wait_seconds.record(tally.lock_wait);
+        }
     }
 
     /// Finds the rows that PostgreSQL does not take, in a transaction that is rolled back. What passes stays

@@ -3,16 +3,25 @@
 
 pub mod apply;
 pub mod orders;
+mod relay;
 mod status;
 
 pub use apply::Apply;
+pub use orders::{Desk, Orders};
 pub use status::Status;
+
+use std::sync::Arc;
+
+use postgres_openssl::MakeTlsConnector;
 
 use crate::config;
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
+use crate::ops::Service;
+use crate::outlet::{Message, Outlet};
 use crate::pg::Work;
-use crate::record::Record;
+use crate::record::{Partition, Record};
+use crate::track::Track;
 
 pub trait Flow: Send + Sync + 'static {
     type Rows: Rows;
@@ -28,11 +37,26 @@ pub trait Flow: Send + Sync + 'static {
 
     /// The effects of these batches, inside the transaction that also moves the ledger.
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<Self::Rows>]) -> Result<(), Fault>;
+
+    /// Topics that this flow publishes to.
+    fn outlets(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    /// Shows the messages that it has put into the outbox. `from` is where their records came from.
+    fn messages(&self, _body: &[u8], _from: &Partition, _see: &mut dyn FnMut(Message<'_>)) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 /// Made-up records of a flow, for `produce` and for trying things out.
 pub trait Sample: Send + Sync {
-    /// Appends the payload of record `number`; the same number gives the same payload.
+    /// None where records have no key; they are spread over the partitions in turn then.
+    fn key(&self, _number: u64) -> Option<String> {
+        None
+    }
+
+    /// Appends the payload of record `number`.
     fn payload(&self, number: u64, out: &mut Vec<u8>);
 }
 
@@ -45,6 +69,7 @@ pub trait Visit {
 pub fn each(config: &config::Config, visit: &mut impl Visit) -> Result<(), Cause> {
     for (name, flow) in config.enabled() {
         match name {
+            orders::NAME => visit.flow(flow, Orders::from_config(flow)),
             status::NAME => visit.flow(flow, Status::from_config(flow)?),
             unknown => return Err(Cause::new("flow.unknown", format!("there is no flow named \"{unknown}\""))),
         }
@@ -52,9 +77,35 @@ pub fn each(config: &config::Config, visit: &mut impl Visit) -> Result<(), Cause
     Ok(())
 }
 
+/// What a flow's service over HTTP is made of.
+pub struct Behind<'a> {
+    pub outlet: Arc<dyn Outlet>,
+    pub target: &'a postgres::Config,
+    pub tls: MakeTlsConnector,
+    pub track: Arc<Track>,
+}
+
+/// Whether a flow publishes, or takes requests that it publishes.
+pub fn publishes(flow: &str) -> bool {
+    flow == orders::NAME
+}
+
+/// What can be asked of a flow over HTTP, where there is something.
+pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<Arc<dyn Service>> {
+    match name {
+        orders::NAME => {
+            let database = orders::desk::books::database(behind.target.clone(), behind.tls);
+            let (table, inventory) = (&config.table, &config.inventory_table);
+            Some(Arc::new(Desk::new(behind.outlet, database, &config.topic, table, inventory, behind.track)))
+        }
+        _ => None,
+    }
+}
+
 /// Made-up records of a flow by its name.
 pub fn sample(flow: &str) -> Option<Box<dyn Sample>> {
     match flow {
+        orders::NAME => Some(Box::new(orders::Wishes)),
         status::NAME => Some(Box::new(status::Updates)),
         _ => None,
     }

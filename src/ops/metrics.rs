@@ -18,6 +18,8 @@ enum Read {
     Count(fn(&Track) -> u64),
     Level(fn(&Track) -> Option<i64>),
     Seconds(fn(&Track) -> &Timing),
+    /// Once for each word that the flow has for what a record came to.
+    Outcomes,
     Partition(fn(&PartitionTrack) -> Option<i64>),
     /// Once for each side of each flow.
     Dependency,
@@ -26,7 +28,7 @@ enum Read {
     Build,
 }
 
-use Read::{Build, Count, Dependency, Level, Partition, Ready, Seconds};
+use Read::{Build, Count, Dependency, Level, Outcomes, Partition, Ready, Seconds};
 
 impl Read {
     fn labels(&self) -> &'static [&'static str] {
@@ -34,6 +36,7 @@ impl Read {
             Count(_) | Level(_) | Seconds(_) => &["flow"],
             Partition(_) => &["flow", "topic", "partition"],
             Dependency => &["flow", "dependency"],
+            Outcomes => &["flow", "outcome"],
             Ready | Read::Process(..) => &[],
             Build => &["version"],
         }
@@ -41,7 +44,7 @@ impl Read {
 
     fn kind(&self) -> MetricType {
         match self {
-            Count(_) => MetricType::COUNTER,
+            Count(_) | Outcomes => MetricType::COUNTER,
             Seconds(_) => MetricType::HISTOGRAM,
             Read::Process(kind, _) => *kind,
             Level(_) | Partition(_) | Dependency | Ready | Build => MetricType::GAUGE,
@@ -76,6 +79,8 @@ const TABLE: &[Row] = &[
         "Transactions that PostgreSQL refused or did not answer."),
     row("database_write_duration_seconds", Seconds(|t| &t.write_seconds),
         "One transaction, from begin to the answer to commit."),
+    row("database_lock_wait_duration_seconds", Seconds(|t| &t.lock_wait_seconds),
+        "One transaction's wait for rows that others had locked, in flows that lock such rows."),
     row("kafka_messages_consumed_total", Count(|t| t.consumed.get()),
         "Messages taken from Kafka, those read again after a fault included."),
     row("kafka_consumer_errors_total", Count(|t| t.source_errors.get()),
@@ -86,6 +91,10 @@ const TABLE: &[Row] = &[
         "Records that this process published and Kafka acknowledged."),
     row("sluicegate_publish_errors_total", Count(|t| t.publish_failed.get()),
         "Records that this process could not publish."),
+    row("sluicegate_outcomes_total", Outcomes,
+        "Committed records by what they came to, in flows that decide something."),
+    row("sluicegate_outbox_published_total", Count(|t| t.published.get()),
+        "Messages of the outbox that Kafka acknowledged."),
     row("sluicegate_letters_total", Count(|t| t.set_aside.get()),
         "Records set aside as letters."),
     row("sluicegate_transactions_retried_total", Count(|t| t.retried.get()),
@@ -221,6 +230,11 @@ impl Tracks {
                     for (side, name) in [(Side::Source, "kafka"), (Side::Sink, "postgres")] {
                         value(&[&track.flow, name], Some(f64::from(u8::from(track.trouble(side).is_none()))));
                     }
+                }
+            }
+            Outcomes => {
+                for track in &self.tracks {
+                    track.outcomes().iter().for_each(|(outcome, n)| value(&[&track.flow, outcome], Some(*n as f64)));
                 }
             }
             Ready => value(&[], Some(f64::from(u8::from(super::api::reasons(&self.tracks).is_empty())))),

@@ -16,6 +16,7 @@ pub mod metrics;
 mod origin;
 mod process;
 pub mod service;
+mod stats;
 mod target;
 pub mod tracking;
 mod wire;
@@ -25,6 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use api::{Answer, Api, Sent, TestData};
 pub use http::Server;
 pub use service::Service;
+pub use stats::Stats;
 
 /// A moment as `2025-03-01T12:00:00.123Z`. Moments before 1970 show as 1970.
 fn rfc3339(moment: SystemTime) -> String {

@@ -1,12 +1,36 @@
 //! Rows in PostgreSQL's binary COPY format, and nothing about what the columns mean.
 //! The header and trailer of a stream are added when rows are written, so that buffers can be joined.
 
+use std::ops::Range;
+
 use crate::engine::Rows;
 
 /// Signature, flags and extension length: the 19 bytes that open every binary COPY stream.
 pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// The field count of -1 that closes it.
 pub const TRAILER: &[u8] = &(-1i16).to_be_bytes();
+
+/// 2000-01-01 in Unix time: where PostgreSQL's clock starts.
+pub const EPOCH_MS: i64 = 946_684_800_000;
+/// PostgreSQL's timestamps: from 4713 BC up to, but without, the year 294277, from its own epoch.
+pub const TIMESTAMP_US: Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
+
+/// A moment on PostgreSQL's clock. None where it has no such moment.
+pub fn timestamp_us(unix_ms: i64) -> Option<i64> {
+    let us = unix_ms.checked_sub(EPOCH_MS)?.checked_mul(1000)?;
+    TIMESTAMP_US.contains(&us).then_some(us)
+}
+
+/// Appends a field: its length, -1 for null, and its bytes.
+pub fn field(out: &mut Vec<u8>, value: Option<&[u8]>) {
+    match value {
+        None => out.extend_from_slice(&(-1i32).to_be_bytes()),
+        Some(bytes) => {
+            out.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
+            out.extend_from_slice(bytes);
+        }
+    }
+}
 
 /// Encoded rows one after the other. Where each ends, the format itself says.
 #[derive(Default, Debug, Clone)]
@@ -60,7 +84,7 @@ impl Rows for CopyRows {
         self.rows = 0;
     }
 
-    fn part(&self, rows: std::ops::Range<usize>) -> Self {
+    fn part(&self, rows: Range<usize>) -> Self {
         let from = (0..rows.start).fold(0, |at, _| self.row_end(at));
         let to = rows.clone().fold(from, |at, _| self.row_end(at));
         CopyRows { bytes: self.bytes[from..to].to_vec(), rows: rows.len() }

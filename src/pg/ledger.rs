@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Database, Work};
+use super::{Database, LOCK_NOT_AVAILABLE, Work};
 use crate::engine::{Claim, Claims, Wanted};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
@@ -38,9 +38,6 @@ const CLAIM: &str = include_str!("../../sql/ledger/claim.sql");
 const ADVANCE: &str = include_str!("../../sql/ledger/advance.sql");
 const POSITIONS: &str = include_str!("../../sql/ledger/positions.sql");
 const HOLDERS: &str = include_str!("../../sql/ledger/holders.sql");
-
-/// SQLSTATE of a lock that was not granted in time.
-const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
 
 struct Entry {
     next_offset: i64,

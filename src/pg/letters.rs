@@ -1,7 +1,7 @@
 //! Letters into their table, in the transaction of the batch that they were set aside from.
 
 use super::Work;
-use super::copy::CopyRows;
+use super::copy::{CopyRows, field, timestamp_us};
 use crate::engine::Letter;
 use crate::fault::Fault;
 use crate::record::Partition;
@@ -11,8 +11,6 @@ const COPY: &str = include_str!("../../sql/letters/copy.sql");
 const COLUMNS: i16 = 11;
 const TEXT_OID: i32 = 25;
 const BYTEA_OID: i32 = 17;
-/// 2000-01-01 in Unix time: where PostgreSQL's clock starts.
-const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
 
 pub fn write<'a>(
     work: &mut Work<'_>,
@@ -37,10 +35,9 @@ fn encode(out: &mut Vec<u8>, flow: &str, partition: &Partition, letter: &Letter)
     text(out, &partition.topic);
     field(out, Some(&partition.id.to_be_bytes()));
     field(out, Some(&letter.offset.to_be_bytes()));
-    let timestamp_us = letter.timestamp_ms.and_then(|ms| ms.checked_sub(POSTGRES_EPOCH_MS)?.checked_mul(1000));
-    // Beyond the year 294276 or before 4713 BC PostgreSQL has no timestamp: then the letter goes without.
-    let in_range = timestamp_us.filter(|us| (-211_813_488_000_000_000..9_223_371_331_200_000_000).contains(us));
-    field(out, in_range.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
+    // Where PostgreSQL has no such moment the letter goes without.
+    let timestamp_us = letter.timestamp_ms.and_then(timestamp_us);
+    field(out, timestamp_us.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
     field(out, letter.key.as_deref());
     field(out, letter.payload.as_deref());
     let names = letter.headers.iter().map(|(name, _)| Some(without_nul(name).into_bytes()));
@@ -57,16 +54,6 @@ fn without_nul(text: &str) -> String {
 
 fn text(out: &mut Vec<u8>, value: &str) {
     field(out, Some(without_nul(value).as_bytes()));
-}
-
-fn field(out: &mut Vec<u8>, value: Option<&[u8]>) {
-    match value {
-        None => out.extend_from_slice(&(-1i32).to_be_bytes()),
-        Some(bytes) => {
-            out.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
-            out.extend_from_slice(bytes);
-        }
-    }
 }
 
 /// A one-dimensional array in the binary format: dimensions, null flag, element type, length, lower bound.

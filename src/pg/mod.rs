@@ -4,9 +4,10 @@ pub mod copy;
 pub mod fault;
 pub mod ledger;
 pub mod letters;
+pub mod outbox;
 pub mod url;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -18,6 +19,9 @@ use r2d2_postgres::PostgresConnectionManager;
 
 use crate::failpoint::{self, Point};
 use crate::fault::Fault;
+
+/// The code of a lock that was not granted in time.
+pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
 
 /// A connection that its user can declare spent: the pool then closes it.
 struct Link {
@@ -78,6 +82,7 @@ pub struct Database {
     pool: r2d2::Pool<Manager>,
     last_error: LastError,
     claim_lock_timeout: Duration,
+    is_synchronous: bool,
 }
 
 impl Database {
@@ -95,7 +100,17 @@ impl Database {
             .error_handler(Box::new(last_error.clone()))
             .connection_customizer(Box::new(SetUp(options.statements())))
             .build_unchecked(Manager(PostgresConnectionManager::new(config, tls)));
-        Database { pool, last_error, claim_lock_timeout: options.claim_lock_timeout }
+        Database {
+            pool,
+            last_error,
+            claim_lock_timeout: options.claim_lock_timeout,
+            is_synchronous: options.synchronous_commit,
+        }
+    }
+
+    /// Whether a commit waits for the disk.
+    pub fn is_synchronous(&self) -> bool {
+        self.is_synchronous
     }
 
     pub fn session(&self) -> Result<Session, Fault> {
@@ -120,7 +135,7 @@ impl Database {
 
     fn session_within(&self, wait: Duration) -> Result<Session, Fault> {
         match self.pool.get_timeout(wait) {
-            Ok(link) => Ok(Session { link, statements: HashMap::new() }),
+            Ok(link) => Ok(Session { link, statements: HashMap::new(), tally: Tally::default() }),
             // The pool only knows that it waited in vain; why is what its manager said last.
             Err(timeout) => {
                 let text = self.last_error.take().unwrap_or_else(|| timeout.to_string());
@@ -158,13 +173,34 @@ impl r2d2::HandleError<postgres::Error> for LastError {
 pub struct Session {
     link: r2d2::PooledConnection<Manager>,
     statements: HashMap<String, Statement>,
+    tally: Tally,
+}
+
+/// What a transaction says of itself, for people. It counts once the transaction is committed.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Spent in `Work::lock`.
+    pub lock_wait: Duration,
+    outcomes: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.outcomes.iter().map(|(outcome, count)| (*outcome, *count))
+    }
 }
 
 impl Session {
     /// A transaction. Dropped without `commit`, it is rolled back.
     pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
+        self.tally = Tally::default();
         let tx = self.link.client.transaction().map_err(|error| fault::of(&error))?;
-        Ok(Work { tx, statements: &mut self.statements })
+        Ok(Work { tx, statements: &mut self.statements, tally: &mut self.tally })
+    }
+
+    /// Of the newest transaction.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Closes the connection, in place of giving it back for others to use.
@@ -177,13 +213,14 @@ impl Session {
 pub struct Work<'a> {
     tx: Transaction<'a>,
     statements: &'a mut HashMap<String, Statement>,
+    tally: &'a mut Tally,
 }
 
 impl Work<'_> {
     /// A transaction inside this one: a savepoint.
     pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
         let tx = self.tx.transaction().map_err(|error| fault::of(&error))?;
-        Ok(Work { tx, statements: self.statements })
+        Ok(Work { tx, statements: self.statements, tally: self.tally })
     }
 
     pub fn commit(self) -> Result<(), Fault> {
@@ -202,6 +239,25 @@ impl Work<'_> {
     ) -> Result<Vec<postgres::Row>, Fault> {
         let statement = self.prepared(sql)?;
         self.tx.query(&statement, values).map_err(|error| fault::of(&error))
+    }
+
+    /// A query that locks rows others want too. How long it waits is measured.
+    pub fn lock(
+        &mut self,
+        sql: &str,
+        values: &[&(dyn postgres::types::ToSql + Sync)],
+    ) -> Result<Vec<postgres::Row>, Fault> {
+        let began = Instant::now();
+        let rows = self.query(sql, values);
+        self.tally.lock_wait += began.elapsed();
+        rows
+    }
+
+    /// So many more records came to this. A word that begins with `rejected` is not what their senders hoped for.
+    pub fn count(&mut self, outcome: &'static str, records: u64) {
+        if records > 0 {
+            *self.tally.outcomes.entry(outcome).or_default() += records;
+        }
     }
 
     /// How many rows it touched.

@@ -2,6 +2,7 @@
 
 use super::Decoded;
 use crate::fault::Fault;
+use crate::pg::copy::{EPOCH_MS, TIMESTAMP_US};
 
 /// What PostgreSQL takes as a text: a field ends below 1 GiB.
 pub(super) const TEXT_CHARS_MAX: usize = 0x3fff_ff00;
@@ -25,11 +26,6 @@ pub enum Kind {
     Int4,
     Int8,
 }
-
-/// 2000-01-01 in Unix time: where PostgreSQL's clock starts.
-const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
-/// PostgreSQL's timestamps: from 4713 BC up to, but without, the year 294277, from its own epoch.
-const TIMESTAMP_US: std::ops::Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
 
 impl Column {
     #[inline(always)]
@@ -62,13 +58,13 @@ impl Column {
 
     #[inline(always)]
     pub(super) fn put_timestamp_ms(&self, unix_ms: i64, out: &mut Vec<u8>) -> Decoded<()> {
-        let since_epoch_ms = unix_ms.checked_sub(POSTGRES_EPOCH_MS);
+        let since_epoch_ms = unix_ms.checked_sub(EPOCH_MS);
         self.put_since_epoch(since_epoch_ms.and_then(|ms| ms.checked_mul(1000)), out)
     }
 
     #[inline(always)]
     pub(super) fn put_timestamp_us(&self, unix_us: i64, out: &mut Vec<u8>) -> Decoded<()> {
-        self.put_since_epoch(unix_us.checked_sub(POSTGRES_EPOCH_MS * 1000), out)
+        self.put_since_epoch(unix_us.checked_sub(EPOCH_MS * 1000), out)
     }
 
     #[cold]

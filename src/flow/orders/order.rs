@@ -146,7 +146,8 @@ fn id<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<Cow<'a, str>
         return Err(Flaw::new(field, format!("has {chars} characters; 1 to {ID_CHARS_MAX} are allowed")));
     }
     if text.trim().len() != text.len() || text.chars().any(char::is_control) {
-        let rule = format!("is {}; it may neither begin nor end with a space, nor hold control characters", shown(&text));
+        let rule =
+            format!("is {}; it may neither begin nor end with a space, nor hold control characters", shown(&text));
         return Err(Flaw::new(field, rule));
     }
     Ok(text)
@@ -214,24 +215,42 @@ impl Amount {
         Amount::from_cents(whole.parse::<i64>().ok()?.checked_mul(100)?.checked_add(hundredths)?)
     }
 
-    /// As PostgreSQL's `numeric` is sent in binary: groups of four decimal digits around the point.
-    pub fn numeric(self, out: &mut Vec<u8>) {
-        let (mut whole, places) = (self.cents / 100, (self.cents % 100) as i16 * 100);
+    /// As PostgreSQL's `numeric` is sent in binary, and how many of the bytes count: a number of digits, the weight of
+    /// the first, a sign, a scale, then the digits, which are groups of four decimal ones around the point.
+    pub fn numeric(self) -> ([u8; 16], usize) {
+        let mut whole = self.cents / 100;
         let mut groups = [0i16; 4];
         let mut first = groups.len() - 1;
-        groups[first] = places;
+        groups[first] = (self.cents % 100) as i16 * 100;
         while whole > 0 {
             first -= 1;
             groups[first] = (whole % 10_000) as i16;
             whole /= 10_000;
         }
-        let weight = 2 - first as i16;
-        let digits = &groups[first..];
-        let digits = &digits[..digits.iter().rposition(|group| *group != 0).map_or(0, |last| last + 1)];
-        let (positive, scale) = (0i16, 2i16);
-        for word in [digits.len() as i16, weight, positive, scale].iter().chain(digits) {
-            out.extend_from_slice(&word.to_be_bytes());
+        let last = groups.iter().rposition(|group| *group != 0).map_or(first, |last| last + 1);
+        let digits = groups.get(first..last).unwrap_or(&[]);
+        let (positive, scale) = (0, 2);
+        let mut bytes = [0; 16];
+        let words = [digits.len() as i16, 2 - first as i16, positive, scale];
+        for (place, word) in bytes.chunks_exact_mut(2).zip(words.iter().chain(digits)) {
+            place.copy_from_slice(&word.to_be_bytes());
         }
+        (bytes, 8 + 2 * digits.len())
+    }
+
+    /// What `numeric` made.
+    pub fn of_numeric(bytes: &[u8]) -> Option<Amount> {
+        let mut words = bytes.chunks_exact(2).map(|word| i16::from_be_bytes([word[0], word[1]]));
+        let (_, weight) = (words.next()?, words.next()?);
+        let mut cents = 0i64;
+        for (index, digits) in words.skip(2).enumerate() {
+            cents += match i32::from(weight) - index as i32 {
+                -1 => i64::from(digits / 100),
+                place @ 0..=2 => i64::from(digits) * 10_000i64.pow(place as u32) * 100,
+                _ => return None,
+            };
+        }
+        Amount::from_cents(cents)
     }
 }
 
@@ -288,14 +307,22 @@ mod tests {
 
     #[test]
     fn nothing_that_is_not_exactly_money_passes() {
-        for (text, cents) in [("0", 0), ("12", 1200), ("12.3", 1230), ("12.340", 1234), ("999999999999.99", 99_999_999_999_999)]
+        for (text, cents) in
+            [("0", 0), ("12", 1200), ("12.3", 1230), ("12.340", 1234), ("999999999999.99", 99_999_999_999_999)]
         {
             assert_eq!(Amount::parse(text).map(|amount| amount.cents), Some(cents), "{text}");
         }
-        for text in ["", ".", "1.", ".5", "1.005", "-1", "+1", "1e2", "1000000000000", "99999999999999999999", "NaN", " 1"] {
+        for text in
+            ["", ".", "1.", ".5", "1.005", "-1", "+1", "1e2", "1000000000000", "99999999999999999999", "NaN", " 1"]
+        {
             assert_eq!(Amount::parse(text), None, "{text}");
         }
-        let amount = |json: &str| flaws(&format!(r#"{{"customer_id":"a","product_id":"b","quantity":1,"amount":{json}}}"#));
+        for cents in [0, 1, 10, 100, 12_345, 1_000_000, 1_000_001, 100_000_000, 99_999_999_999_999] {
+            let (bytes, len) = Amount { cents }.numeric();
+            assert_eq!(Amount::of_numeric(&bytes[..len]), Some(Amount { cents }));
+        }
+        let amount =
+            |json: &str| flaws(&format!(r#"{{"customer_id":"a","product_id":"b","quantity":1,"amount":{json}}}"#));
         assert!(amount("\"12.30\"").is_empty() && amount("12.30").is_empty());
         assert_eq!(amount("true").len(), 1);
     }
@@ -304,14 +331,18 @@ mod tests {
     fn ids_are_names_and_quantities_whole() {
         let one = |field: &str, json: &str| {
             let fields = [("customer_id", "\"a\""), ("product_id", "\"b\""), ("quantity", "1"), ("amount", "1")];
-            let written = fields.map(|(name, value)| format!("\"{name}\":{}", if name == field { json } else { value }));
+            let written =
+                fields.map(|(name, value)| format!("\"{name}\":{}", if name == field { json } else { value }));
             flaws(&format!("{{{}}}", written.join(","))).len()
         };
         let (longest, longer) = (format!("\"{}\"", "é".repeat(64)), format!("\"{}\"", "é".repeat(65)));
-        for (json, flaws) in [(&*longest, 0), (&*longer, 1), ("\" a\"", 1), ("\"a\\u0000b\"", 1), ("null", 1), ("\"a b\"", 0)] {
+        for (json, flaws) in
+            [(&*longest, 0), (&*longer, 1), ("\" a\"", 1), ("\"a\\u0000b\"", 1), ("null", 1), ("\"a b\"", 0)]
+        {
             assert_eq!((one("customer_id", json), one("product_id", json)), (flaws, flaws), "{json}");
         }
-        for (json, flaws) in [("1000000", 0), ("1000001", 1), ("1.0", 1), ("1e1", 1), ("\"1\"", 1), ("99999999999", 1)] {
+        for (json, flaws) in [("1000000", 0), ("1000001", 1), ("1.0", 1), ("1e1", 1), ("\"1\"", 1), ("99999999999", 1)]
+        {
             assert_eq!(one("quantity", json), flaws, "{json}");
         }
     }

@@ -1,0 +1,1 @@
+DELETE FROM sluicegate_outbox WHERE id = ANY($1)

@@ -1,0 +1,239 @@
+//! What others are told of orders: one outbox row a batch, packed as it lay in memory, and the messages that it
+//! unfolds to when it is published. Packing is a copy; all the JSON is made on the relay's thread.
+//!
+//! | topic | key | one message for |
+//! | --- | --- | --- |
+//! | `orders-validated` | customer | each order, reserved or rejected |
+//! | `orders-warehouse` | customer | each reserved order |
+//! | `orders-inventory` | product | each row of the inventory that a transaction changed |
+
+use uuid::Uuid;
+
+use super::order::{Amount, text};
+use super::stock::{Reason, Shelf, Verdict};
+use crate::fault::Fault;
+use crate::outlet::Message;
+use crate::record::Partition;
+
+/// Where the messages go.
+#[derive(Clone, Debug)]
+pub struct Topics {
+    pub validated: String,
+    pub inventory: String,
+    pub warehouse: String,
+}
+
+/// The messages of one batch while they are collected.
+#[derive(Debug, Default)]
+pub struct Packed(Vec<u8>);
+
+const CHANGE: u8 = 0;
+const RESERVED: u8 = 1;
+const REJECTED_UNKNOWN: u8 = 2;
+const REJECTED_STOCK: u8 = 3;
+
+impl Packed {
+    /// `taken`: how much of the shelf this transaction reserved.
+    pub fn change(&mut self, product_id: &str, shelf: Shelf, taken: i64, offset: i64) {
+        let out = &mut self.0;
+        out.push(CHANGE);
+        out.extend_from_slice(&offset.to_be_bytes());
+        out.extend_from_slice(&shelf.bucket.to_be_bytes());
+        for number in [taken, shelf.available, shelf.reserved] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.extend_from_slice(&(product_id.len() as u32).to_be_bytes());
+        out.extend_from_slice(product_id.as_bytes());
+    }
+
+    /// `fields`: as they were encoded for COPY.
+    pub fn order(&mut self, offset: i64, verdict: Verdict, fields: &[u8]) {
+        let out = &mut self.0;
+        out.push(match verdict {
+            Verdict::Reserved { .. } => RESERVED,
+            Verdict::Rejected(Reason::UnknownProduct) => REJECTED_UNKNOWN,
+            Verdict::Rejected(Reason::InsufficientStock) => REJECTED_STOCK,
+        });
+        out.extend_from_slice(&offset.to_be_bytes());
+        out.extend_from_slice(fields);
+    }
+
+    pub fn into_body(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Takes a body apart, in the order in which it was packed.
+struct Unpacked<'a>(&'a [u8]);
+
+impl<'a> Unpacked<'a> {
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bytes(N)?.try_into().ok()
+    }
+
+    fn number(&mut self) -> Option<i64> {
+        self.array().map(i64::from_be_bytes)
+    }
+
+    /// A length and so many bytes, which is how COPY has it too.
+    fn field(&mut self) -> Option<&'a [u8]> {
+        let len = u32::from_be_bytes(self.array()?);
+        self.bytes(len as usize)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.field()?).ok()
+    }
+}
+
+/// Shows every message of a body. `from` is where its records came from.
+pub fn unfold(body: &[u8], from: &Partition, topics: &Topics, see: &mut dyn FnMut(Message<'_>)) -> Result<(), Fault> {
+    let mut body = Unpacked(body);
+    let mut payload = Vec::new();
+    while let [kind, rest @ ..] = body.0 {
+        body.0 = rest;
+        let shown = match *kind {
+            CHANGE => show_change(&mut body, from, topics, &mut payload, see),
+            kind => show_order(kind, &mut body, from, topics, &mut payload, see),
+        };
+        shown.ok_or_else(|| {
+            Fault::stop("outbox.malformed", "a row of sluicegate_outbox does not hold what was packed")
+        })?;
+    }
+    Ok(())
+}
+
+fn show_change(
+    body: &mut Unpacked<'_>,
+    from: &Partition,
+    topics: &Topics,
+    payload: &mut Vec<u8>,
+    see: &mut dyn FnMut(Message<'_>),
+) -> Option<()> {
+    let offset = body.number()?;
+    let bucket = i16::from_be_bytes(body.array()?);
+    let (taken, available, reserved) = (body.number()?, body.number()?, body.number()?);
+    let product_id = body.text()?;
+    payload.clear();
+    payload.extend_from_slice(b"{\"product_id\":");
+    text(payload, product_id);
+    payload.extend_from_slice(
+        format!(
+            ",\"bucket\":{bucket},\"taken\":{taken},\"available_quantity\":{available},\"reserved_quantity\":{reserved}}}"
+        )
+        .as_bytes(),
+    );
+    let source = format!("{from}/{offset}/{product_id}/{bucket}");
+    see(Message { topic: &topics.inventory, key: product_id.as_bytes(), payload, source: Some(&source) });
+    Some(())
+}
+
+fn show_order(
+    kind: u8,
+    body: &mut Unpacked<'_>,
+    from: &Partition,
+    topics: &Topics,
+    payload: &mut Vec<u8>,
+    see: &mut dyn FnMut(Message<'_>),
+) -> Option<()> {
+    let (status, reason) = match kind {
+        RESERVED => ("reserved", None),
+        REJECTED_UNKNOWN => ("rejected", Some(Reason::UnknownProduct)),
+        REJECTED_STOCK => ("rejected", Some(Reason::InsufficientStock)),
+        _ => return None,
+    };
+    let offset = body.number()?;
+    let order_id = Uuid::from_slice(body.field()?).ok()?;
+    let (customer_id, product_id) = (body.text()?, body.text()?);
+    let quantity = i32::from_be_bytes(body.field()?.try_into().ok()?);
+    let amount = Amount::of_numeric(body.field()?)?;
+    let _created_at = body.field()?;
+    let source = format!("{from}/{offset}");
+
+    payload.clear();
+    payload.extend_from_slice(format!("{{\"order_id\":\"{order_id}\",\"customer_id\":").as_bytes());
+    text(payload, customer_id);
+    payload.extend_from_slice(b",\"product_id\":");
+    text(payload, product_id);
+    payload.extend_from_slice(format!(",\"quantity\":{quantity},\"amount\":{amount}").as_bytes());
+    if kind == RESERVED {
+        let end = payload.len();
+        payload.push(b'}');
+        see(Message { topic: &topics.warehouse, key: customer_id.as_bytes(), payload, source: Some(&source) });
+        payload.truncate(end);
+    }
+    payload.extend_from_slice(format!(",\"status\":\"{status}\"").as_bytes());
+    if let Some(reason) = reason {
+        payload.extend_from_slice(format!(",\"reason\":\"{}\"", reason.name()).as_bytes());
+    }
+    payload.push(b'}');
+    see(Message { topic: &topics.validated, key: customer_id.as_bytes(), payload, source: Some(&source) });
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::order::{Order, Wish};
+    use super::super::rows::OrderRows;
+    use super::*;
+
+    #[test]
+    fn what_was_packed_unfolds_to_one_message_for_each_who_wants_it() {
+        let json = br#"{"order_id":"00000000-0000-0000-0000-000000000007","customer_id":"C\"1","product_id":"P1","quantity":2,"amount":19.90}"#;
+        let mut rows = OrderRows::default();
+        let order = Order::read(json).unwrap();
+        assert_eq!(order.wish.amount, Wish::read(json).unwrap().amount);
+        rows.add(&order, 0);
+        let mut packed = Packed::default();
+        packed.change("P1", Shelf { bucket: 1, available: 8, reserved: 2 }, 2, 40);
+        packed.order(40, Verdict::Reserved { bucket: 1 }, rows.fields(0));
+        packed.order(41, Verdict::Rejected(Reason::InsufficientStock), rows.fields(0));
+        let body = packed.into_body();
+
+        let topics = Topics { validated: "v".into(), inventory: "i".into(), warehouse: "w".into() };
+        let from = Partition::new("orders-placed", 3);
+        let mut seen = Vec::new();
+        let mut see = |message: Message<'_>| {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            seen.push([
+                message.topic.to_owned(),
+                text(message.key),
+                text(message.payload),
+                message.source.unwrap().to_owned(),
+            ]);
+        };
+        unfold(&body, &from, &topics, &mut see).unwrap();
+        let order = r#"{"order_id":"00000000-0000-0000-0000-000000000007","customer_id":"C\"1","product_id":"P1","quantity":2,"amount":19.90"#;
+        assert_eq!(
+            seen,
+            [
+                [
+                    "i",
+                    "P1",
+                    r#"{"product_id":"P1","bucket":1,"taken":2,"available_quantity":8,"reserved_quantity":2}"#,
+                    "orders-placed/3/40/P1/1"
+                ],
+                ["w", "C\"1", &format!("{order}}}"), "orders-placed/3/40"],
+                ["v", "C\"1", &format!("{order},\"status\":\"reserved\"}}"), "orders-placed/3/40"],
+                [
+                    "v",
+                    "C\"1",
+                    &format!("{order},\"status\":\"rejected\",\"reason\":\"insufficient_stock\"}}"),
+                    "orders-placed/3/41"
+                ],
+            ]
+        );
+        for len in 1..body.len() {
+            // Whatever is cut off, it is told, or the cut is between two messages.
+            let _ = unfold(&body[..len], &from, &topics, &mut |_| {});
+        }
+        assert!(unfold(&body[..body.len() - 1], &from, &topics, &mut |_| {}).is_err());
+        assert!(unfold(&[9], &from, &topics, &mut |_| {}).is_err());
+    }
+}
