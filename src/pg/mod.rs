@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use postgres::{Client, Config, Statement, Transaction};
 /// What a connection is made with. Without the clients there is none to make.
 #[cfg(not(feature = "clients"))]
 pub use postgres::NoTls as MakeTlsConnector;
+use postgres::{Client, Config, Statement, Transaction};
 #[cfg(feature = "clients")]
 pub use postgres_openssl::MakeTlsConnector;
 use r2d2_postgres::PostgresConnectionManager;
@@ -28,6 +28,8 @@ use crate::fault::Fault;
 
 /// The code of a lock that was not granted in time.
 pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
+/// Large enough for a batch of usual size to be one message. Memory: writers x 3 x this.
+const COPY_PART_BYTES: usize = 1 << 20;
 
 /// A connection that its user can declare spent: the pool then closes it.
 struct Link {
@@ -272,8 +274,9 @@ impl Work<'_> {
         self.tx.execute(&statement, values).map_err(|error| fault::of(&error))
     }
 
-    /// One binary COPY of joined buffers.
-    pub fn copy<'b>(&mut self, sql: &str, buffers: impl Iterator<Item = &'b [u8]>) -> Result<u64, Fault> {
+    /// One binary COPY of joined buffers. The client copies a message twice on its way and the server takes no more
+    /// than one GiB of it: large buffers go in parts.
+    pub fn copy(&mut self, sql: &str, buffers: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<u64, Fault> {
         let statement = self.prepared(sql)?;
         let mut writer = self.tx.copy_in(&statement).map_err(|error| fault::of(&error))?;
         let write = |writer: &mut postgres::CopyInWriter<'_>, bytes: &[u8]| {
@@ -281,7 +284,9 @@ impl Work<'_> {
         };
         write(&mut writer, copy::HEADER)?;
         for buffer in buffers {
-            write(&mut writer, buffer)?;
+            for part in buffer.as_ref().chunks(COPY_PART_BYTES) {
+                write(&mut writer, part)?;
+            }
             failpoint::reach(Point::InCopy)?;
         }
         write(&mut writer, copy::TRAILER)?;
