@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::process::ExitCode;
 
 /// What is measured, and what is chosen. Times in microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +139,7 @@ fn rate(shop: Shop) -> f64 {
     World::new(shop).run(20.0)
 }
 
-fn main() {
+fn main() -> ExitCode {
     let mut shop =
         Shop { cores: 2, writers: 4, buckets: 1, group: 10_000, order_us: 11.0, locked_us: 1_500.0, flush_us: 4_000.0 };
     for argument in std::env::args().skip(1).filter(|argument| !argument.starts_with('-')) {
@@ -152,7 +153,7 @@ fn main() {
             Some(("flush_us", us)) => shop.flush_us = us,
             _ => {
                 eprintln!("{argument}: give cores, writers, group, order_us, locked_us or flush_us as NAME=NUMBER");
-                std::process::exit(2);
+                return ExitCode::from(2);
             }
         }
     }
@@ -178,4 +179,5 @@ fn main() {
     for group in [1, 10, 100, 1_000, 10_000] {
         println!("| {group} | {:.0} |", rate(Shop { group, ..shop }));
     }
+    ExitCode::SUCCESS
 }

@@ -28,6 +28,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 /// Longer than a broker takes to answer a fetch, or to choose a new leader, by far.
 const STALL_AFTER: Duration = Duration::from_secs(15);
+/// Intake is never busy for longer, but for the time that a revoked partition may take.
+const POLL_INTERVAL_MIN: Duration = Duration::from_secs(60);
 /// Whoever holds a partition's row longer than this while another instance claims it is taken for frozen.
 const CLAIM_LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 const STATS_EVERY: Duration = Duration::from_secs(10);
@@ -272,6 +274,7 @@ fn consumer_config(config: &Config, flow: &config::Flow, is_demo: bool) -> Consu
         session_timeout_ms: flow.session_timeout.as_millis() as u64,
         fetch_memory_bytes: flow.fetch_memory_bytes as u64,
         partitions: flow.partitions as u32,
+        poll_interval_ms: (POLL_INTERVAL_MIN + flow.revoke_grace).as_millis() as u64,
         topic_ids: !is_demo,
         options: config.kafka.options.clone(),
     }

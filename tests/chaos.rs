@@ -19,32 +19,13 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use sluicegate::failpoint::Point;
 use sluicegate::kafka::admin::create_topic;
-use support::{Instance, connect, update, wait_for};
+use support::random::Random;
+use support::{Instance, connect, setting, update, wait_for};
 
 const PARTITIONS: i32 = 4;
 const LANES: u64 = 3;
 const MINUTE: Duration = Duration::from_secs(60);
 const SESSION_TIMEOUT_MS: u64 = 6000;
-
-/// SplitMix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// One round, as its seed says.
 #[derive(Debug)]
@@ -258,13 +239,6 @@ impl Lane {
         let letters: i64 =
             client.query_one("SELECT count(*) FROM sluicegate_letters", &[]).map_err(|error| error.to_string())?.get(0);
         (letters == 0).then_some(()).ok_or_else(|| format!("{letters} letters for good records"))
-    }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}: {text} is no number")),
-        Err(_) => default,
     }
 }
 

@@ -5,16 +5,20 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, NewPartitions};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use sluicegate::kafka::admin;
+use sluicegate::engine::{Event, Lane as _, Source as _};
+use sluicegate::kafka::{Consumer, ConsumerConfig, Start, admin};
+use sluicegate::record::Record;
 use support::proxy::{Mode, Proxy};
 use support::world::{PARTITIONS, World};
-use support::{Instance, connect, service_directory, services, update, wait_for};
+use support::{Instance, admin_client, connect, service_directory, services, services_with, update, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -23,10 +27,6 @@ fn through(url: &str, proxy: impl FnOnce(&str) -> u16) -> String {
     let (before, rest) = url.split_once('@').expect("a URL with a user");
     let (address, after) = rest.split_once('/').expect("a URL with a database");
     format!("{before}@127.0.0.1:{}/{after}", proxy(address))
-}
-
-fn admin_client(brokers: &str) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an admin client")
 }
 
 #[test]
@@ -57,6 +57,50 @@ fn a_link_to_postgresql_that_breaks_hangs_and_crawls_loses_nothing() {
     world.wait_written(2 * MINUTE);
     world.check();
     assert!(proxy.cuts() >= 8, "{} connections were cut", proxy.cuts());
+}
+
+#[test]
+fn links_that_are_reset_at_any_byte_lose_nothing() {
+    let directory = service_directory("reset");
+    let port = services(&["free-port"]);
+    // The broker tells its clients the proxy's port, or they would go past it.
+    let kafka = Proxy::to(&format!("127.0.0.1:{port}"));
+    let told = kafka.port.to_string();
+    services_with(&[("SLUICEGATE_KAFKA_ADVERTISED_PORT", &told)], &["kafka", "start", &directory, &port]);
+    let mut world = World::on("reset", format!("127.0.0.1:{told}"), support::new_database("reset"));
+    let mut postgres = None;
+    let url = through(&world.url, |address| postgres.insert(Proxy::to(address)).port);
+    let postgres = postgres.expect("a proxy");
+    world.settings.insert("DB_URL", url);
+
+    // What the proxy does is what it says.
+    let mut client = TcpStream::connect(("127.0.0.1", postgres.port)).expect("connected");
+    postgres.set(Mode::ResetAfter(0));
+    let ended = client.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(ended, Err(ErrorKind::ConnectionReset));
+    postgres.set(Mode::Pass);
+
+    let instance = world.start();
+    instance.wait_ready();
+    let mut bytes = 1u64;
+    for round in 0..18 {
+        world.produce(6000);
+        // One of the links, the other, both at once.
+        for (proxy, spared) in [(&kafka, 0), (&postgres, 1)] {
+            proxy.set(if round % 3 == spared { Mode::Pass } else { Mode::ResetAfter(bytes) });
+        }
+        bytes = (bytes * 3).min(300_000);
+        std::thread::sleep(Duration::from_millis(500));
+        kafka.set(Mode::Pass);
+        postgres.set(Mode::Pass);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    world.flush();
+    world.wait_written(2 * MINUTE);
+    world.check();
+    assert!(kafka.cuts() >= 10 && postgres.cuts() >= 10, "{} and {} resets", kafka.cuts(), postgres.cuts());
+    drop(instance);
+    services(&["clean", &directory]);
 }
 
 #[test]
@@ -272,6 +316,50 @@ fn a_topic_that_is_made_again_under_a_running_program_halts_it() {
     let rows = world.rows();
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(world.rows(), rows);
+}
+
+/// What intake does when the client has lost all of its brokers; that it then does it, the simulator shows.
+#[test]
+fn another_client_takes_the_place_of_one_that_has_nothing() {
+    let mut world = World::new("renewed");
+    world.produce(600);
+    world.flush();
+    let mut source = Consumer::new(&ConsumerConfig {
+        brokers: world.brokers.clone(),
+        group_id: support::unique("group"),
+        topics: vec![world.topic.clone()],
+        start: Start::Earliest,
+        session_timeout_ms: 6000,
+        fetch_memory_bytes: 1 << 20,
+        partitions: PARTITIONS as u32,
+        poll_interval_ms: 60_000,
+        topic_ids: true,
+        options: BTreeMap::new(),
+    })
+    .expect("a consumer");
+    for _ in 0..2 {
+        let partitions = wait_for("a share", MINUTE, || match source.next_event(Duration::from_millis(100)) {
+            Some(Event::Assigned(partitions)) => Some(partitions),
+            _ => None,
+        });
+        assert_eq!(partitions.len(), PARTITIONS as usize);
+        let at: Vec<_> = partitions.iter().map(|partition| (partition.clone(), 0)).collect();
+        for mut lane in source.open(&at).expect("lanes") {
+            let mut seen = Vec::new();
+            wait_for("its records", MINUTE, || {
+                let mut see = |record: &Record<'_>| {
+                    seen.push(record.offset);
+                    Ok(())
+                };
+                lane.take(1000, 1 << 20, Duration::from_millis(100), &mut see).expect("records");
+                (seen.len() == 100).then_some(())
+            });
+            assert!(seen.into_iter().eq(0..100));
+        }
+        source.release(&partitions);
+        source.renew().expect("another client");
+    }
+    source.close(MINUTE);
 }
 
 #[test]

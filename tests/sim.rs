@@ -137,7 +137,7 @@ impl Scenario {
         let clock = self.world.clock(number);
         let (stopper, stop) = Stop::new(&clock, GRACE);
         let (track, ended) = (Track::new("sim"), Arc::new(Mutex::new(None)));
-        let source = SimSource { broker: self.broker.clone(), member: number as u64 };
+        let source = SimSource { broker: self.broker.clone(), member: number as u64, is_lost: false };
         let sink = Arc::new(SimSink(self.database.clone()));
         let (world, policy, done, its_track) = (self.world.clone(), self.policy.clone(), ended.clone(), track.clone());
         self.world.spawn(
@@ -343,6 +343,7 @@ fn nothing_is_lost_nothing_doubled_and_order_kept_whatever_happens() {
         "incarnation",
         "lock wait",
         "lost",
+        "lost client",
         "open",
         "outage",
         "rebalance",

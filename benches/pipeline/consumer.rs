@@ -27,6 +27,7 @@ pub fn consume(rows: u64) {
         session_timeout_ms: flow.session_timeout.as_millis() as u64,
         fetch_memory_bytes: flow.fetch_memory_bytes as u64,
         partitions: flow.partitions as u32,
+        poll_interval_ms: 60_000,
         topic_ids: true,
         options: config.kafka.options.clone(),
     })
@@ -51,7 +52,7 @@ pub fn consume(rows: u64) {
             scope.spawn(move || {
                 while seen.load(Ordering::Relaxed) < rows {
                     let mut count = 0;
-                    let taken = lane.take(flow.batch_rows_max, WAIT, &mut |_| {
+                    let taken = lane.take(flow.batch_rows_max, flow.batch_bytes_max, WAIT, &mut |_| {
                         count += 1;
                         Ok(())
                     });

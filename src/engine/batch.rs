@@ -26,6 +26,10 @@ pub trait Rows: Default + Send + 'static {
     fn part(&self, rows: Range<usize>) -> Self;
 }
 
+/// No row and no letter is larger than this: half of what PostgreSQL takes, and any client a good deal less. Such a
+/// record halts its partition; to try it again for ever would keep everything that shares its transaction waiting.
+const RECORD_BYTES_MAX: usize = 512 << 20;
+
 /// A record set aside, whole, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
@@ -51,7 +55,7 @@ impl Letter {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let held = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + held(value)).sum();
         held(&self.key) + held(&self.payload) + headers + self.reason.text.len()
@@ -139,6 +143,11 @@ impl<R: Rows> Batch<R> {
         &self.claim.partition
     }
 
+    /// How many records it holds, as rows or as letters.
+    pub fn records(&self) -> usize {
+        self.rows.len() + self.letters.len()
+    }
+
     /// True until a record, of whatever fate, has been added.
     pub fn is_empty(&self) -> bool {
         self.next == self.first
@@ -154,6 +163,7 @@ impl<R: Rows> Batch<R> {
         record: &Record<'_>,
         decode: impl FnOnce(&Record<'_>, &mut R) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        check_size(record, record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len))?;
         let before = self.rows.len();
         match decode(record, &mut self.rows) {
             Ok(()) => {
@@ -161,7 +171,7 @@ impl<R: Rows> Batch<R> {
                     self.offsets.push(record.offset);
                 }
             }
-            Err(Fault::Reject(reason)) => self.set_aside(record, reason),
+            Err(Fault::Reject(reason)) => self.set_aside(record, reason)?,
             Err(fault) => return Err(fault),
         }
         self.next = record.offset + 1;
@@ -174,11 +184,30 @@ impl<R: Rows> Batch<R> {
         self.next = self.next.max(next);
     }
 
-    fn set_aside(&mut self, record: &Record<'_>, reason: Cause) {
+    fn set_aside(&mut self, record: &Record<'_>, reason: Cause) -> Result<(), Fault> {
         let letter = Letter::of(record, reason);
+        check_size(record, letter.bytes())?;
         self.letter_bytes += letter.bytes();
         self.letters.push(letter);
+        Ok(())
     }
+}
+
+#[inline]
+fn check_size(record: &Record<'_>, bytes: usize) -> Result<(), Fault> {
+    if bytes <= RECORD_BYTES_MAX {
+        return Ok(());
+    }
+    let (partition, offset) = (record.partition, record.offset);
+    Err(Fault::stop(
+        "record.too_large",
+        format!(
+            "{partition}: the record at offset {offset} has {bytes} bytes, and no row and no letter takes more than \
+             {RECORD_BYTES_MAX}. To go on without it, set next_offset of this partition in sluicegate_ledger to {} and \
+             restart",
+            offset + 1
+        ),
+    ))
 }
 
 /// A batch on its way, with the inbox that waits for its receipt.
@@ -205,3 +234,51 @@ pub(super) struct Receipt<R> {
 
 /// One receipt can be on its way, and one order of each kind.
 pub(super) const INBOX_NOTES_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::NoHeaders;
+
+    #[derive(Default)]
+    struct Count(usize);
+
+    impl Rows for Count {
+        fn len(&self) -> usize {
+            self.0
+        }
+        fn bytes(&self) -> usize {
+            0
+        }
+        fn clear(&mut self) {
+            self.0 = 0;
+        }
+        fn part(&self, rows: Range<usize>) -> Self {
+            Count(rows.len())
+        }
+    }
+
+    #[test]
+    fn a_record_that_nothing_could_take_halts_its_partition_and_names_the_way_on() {
+        let bytes = vec![0u8; RECORD_BYTES_MAX + 1]; // never touched, so it takes no memory
+        let add = |key: Option<&[u8]>, payload: Option<&[u8]>| {
+            let claim = Claim::new(Partition::new("t", 3), 1, 7);
+            let partition = &claim.partition;
+            let record = Record { partition, offset: 7, timestamp_ms: None, key, payload, headers: &NoHeaders };
+            let mut batch = Batch::new(claim.clone(), 7);
+            let added = batch.add(&record, |_, rows: &mut Count| {
+                rows.0 += 1;
+                Ok(())
+            });
+            (added, batch.records())
+        };
+        assert_eq!(add(None, Some(&bytes[1..])), (Ok(()), 1));
+        for (key, payload) in
+            [(None, Some(&bytes[..])), (Some(&bytes[..9]), Some(&bytes[9..])), (Some(&bytes[..]), None)]
+        {
+            let (Err(Fault::Stop(cause)), 0) = add(key, payload) else { panic!("taken") };
+            assert_eq!(cause.code, "record.too_large");
+            assert!(cause.text.contains("t/3: the record at offset 7") && cause.text.contains("to 8 and"), "{cause}");
+        }
+    }
+}

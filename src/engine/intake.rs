@@ -69,6 +69,10 @@ pub struct Intake<K: Source, S: Sink> {
     asking: Arc<AtomicUsize>,
     commit_at: Duration,
     look_at: Duration,
+    /// Since when the group has given us no share, not even an empty one.
+    without_share: Option<Duration>,
+    /// Since when the broker has not answered a look.
+    unanswered: Option<Duration>,
 }
 
 impl<K: Source, S: Sink> Intake<K, S> {
@@ -100,6 +104,8 @@ impl<K: Source, S: Sink> Intake<K, S> {
             asking: Arc::default(),
             commit_at: Duration::ZERO,
             look_at: Duration::ZERO,
+            without_share: Some(Duration::ZERO),
+            unanswered: None,
         }
     }
 
@@ -160,6 +166,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
         self.end_threads(&former, || Note::Drop, self.clock.now());
         self.forget(&former);
         self.answer_due = true;
+        self.without_share = None;
         self.track.joined();
         self.track.recovered(Side::Source);
         for partition in partitions {
@@ -205,6 +212,9 @@ impl<K: Source, S: Sink> Intake<K, S> {
         if self.waiting.is_empty() {
             self.answer_due = false;
             self.claim_failed = None;
+            if self.running.is_empty() {
+                self.without_share = Some(self.clock.now());
+            }
         }
     }
 

@@ -62,18 +62,23 @@ pub trait Source: Send + 'static {
     /// The end offset of each partition, in order. Asks the broker, so it may take a moment.
     fn ends(&mut self, partitions: &[Partition]) -> Result<Vec<i64>, Fault>;
 
+    /// Starts again from nothing, as another member of the group. Called only while no partition is ours; a fault
+    /// means that it is no better off, and all is as before.
+    fn renew(&mut self) -> Result<(), Fault>;
+
     /// Leaves the group. May take until `deadline`, no longer.
     fn close(self, deadline: Duration);
 }
 
 /// The records of one partition, in order. Owned by one partition thread.
 pub trait Lane: Send + 'static {
-    /// Waits up to `wait` for a record, then shows that one and whatever else is there, `records_max` at most.
-    /// All that was borrowed is given back before it returns. Where it has come to the partition's end, it says
-    /// at which offset: nothing that is still to be shown comes before it.
+    /// Waits up to `wait` for a record, then shows that one and whatever else is there: `records_max` at most, and
+    /// so many of that one's size as make `bytes_max`. All that was borrowed is given back before it returns. Where
+    /// it has come to the partition's end, it says at which offset: nothing that is still to be shown comes before it.
     fn take(
         &mut self,
         records_max: usize,
+        bytes_max: usize,
         wait: Duration,
         see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
     ) -> Result<Option<i64>, Fault>;
@@ -167,7 +172,8 @@ pub fn run<K: Source, S: Sink>(source: K, sink: Arc<S>, policy: Policy, clock: C
 
     // The one channel. Each assigned partition has at most one batch in it or with a writer, and fills one
     // more meanwhile; with the group limit's worth waiting for each writer, no writer finds too little.
-    // Memory: assigned partitions x 2 x batch_bytes_max.
+    // Memory: assigned partitions x 2 x (batch_bytes_max + the record that closes a batch). A group moves batches and
+    // copies none; what a writer needs on top is in `Work::copy`, and what the source holds ahead is in the consumer.
     let waiting_max = policy.writers * policy.group_rows_max.div_ceil(policy.batch_rows_max);
     let (to_writers, batches) = crossbeam_channel::bounded(waiting_max);
 

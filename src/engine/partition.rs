@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::batch::{Job, Note, Receipt};
-use super::{Batch, Clock, Lane, Outcome, Policy, Rows, Sink, Thread};
+use super::{Batch, Clock, Lane, Outcome, Policy, Sink, Thread};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::track::{PartitionTrack, Side, Track};
@@ -78,13 +78,14 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
     }
 
     fn fill(&mut self) -> Result<(), End> {
-        let room = self.policy.batch_rows_max.saturating_sub(self.filling.rows.len() + self.filling.letters.len());
+        let room = self.policy.batch_rows_max.saturating_sub(self.filling.records());
+        let bytes = self.policy.batch_bytes_max.saturating_sub(self.filling.bytes());
         let age = self.clock.now().saturating_sub(self.filling.opened_at);
         let wait = if self.filling.is_empty() { SLICE } else { SLICE.min(self.policy.linger.saturating_sub(age)) };
         self.place.asking.set(1);
         let (filling, refused, sink, clock) = (&mut self.filling, &self.refused, &self.sink, &self.clock);
         let mut seen = 0;
-        let taken = self.lane.take(room.max(1), wait, &mut |record| {
+        let taken = self.lane.take(room.max(1), bytes, wait, &mut |record| {
             if record.offset < filling.next {
                 return Ok(()); // from before the lane's position: applied already
             }
@@ -114,14 +115,27 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 self.track.troubled(Side::Source, &cause);
                 self.read_notes(SLICE)
             }
-            Err(Fault::Reject(cause) | Fault::Stop(cause)) => Err(End::Halted(cause)),
+            Err(Fault::Reject(cause) | Fault::Stop(cause)) => self.halt(cause),
+        }
+    }
+
+    /// Going on would skip something. What came before it is written first, so that the ledger stands where it is.
+    fn halt(&mut self, cause: Cause) -> Result<(), End> {
+        self.place.asking.set(0);
+        while !self.filling.is_empty() && self.finish_by.is_none() {
+            self.hand_over(None)?;
+        }
+        self.await_receipt(None)?;
+        match self.finish_by {
+            None => Err(End::Halted(cause)),
+            Some(_) => Ok(()),
         }
     }
 
     fn is_due(&self) -> bool {
         let batch = &self.filling;
         !batch.is_empty()
-            && (batch.rows.len() + batch.letters.len() >= self.policy.batch_rows_max
+            && (batch.records() >= self.policy.batch_rows_max
                 || batch.bytes() >= self.policy.batch_bytes_max
                 || self.clock.now().saturating_sub(batch.opened_at) >= self.policy.linger)
     }

@@ -65,7 +65,7 @@ impl<S: Sink> Writer<S> {
             }
         };
         let until = self.clock.now() + self.policy.linger;
-        let mut rows = first.batch.rows.len();
+        let mut rows = first.batch.records();
         let (mut batches, mut replies) = (vec![first.batch], vec![first.reply]);
         while rows < self.policy.group_rows_max {
             let now = self.clock.now();
@@ -73,7 +73,7 @@ impl<S: Sink> Writer<S> {
             let wait = if is_due { Duration::ZERO } else { GATHER_SLICE.min(until - now) };
             match self.clock.recv(&self.batches, wait) {
                 Ok(job) => {
-                    rows += job.batch.rows.len();
+                    rows += job.batch.records();
                     batches.push(job.batch);
                     replies.push(job.reply);
                 }

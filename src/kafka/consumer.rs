@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -37,6 +38,9 @@ pub struct ConsumerConfig {
     pub fetch_memory_bytes: u64,
     /// How many partitions share that: librdkafka applies its limits to each one by itself.
     pub partitions: u32,
+    /// Intake may be busy for so long without hearing the group. So long the group waits, too, for a member that is gone
+    /// without its session having ended.
+    pub poll_interval_ms: u64,
     /// Whether to ask for the ids of topics: a mock broker never answers that.
     pub topic_ids: bool,
     /// librdkafka's own options, as the user gave them.
@@ -107,9 +111,7 @@ impl ConsumerContext for GroupContext {
 
 pub struct Consumer {
     consumer: Arc<BaseConsumer<GroupContext>>,
-    start: Start,
-    topics: Vec<String>,
-    topic_ids: bool,
+    config: ConsumerConfig,
     /// The group waits for `open`.
     assign_due: bool,
 }
@@ -119,20 +121,9 @@ pub struct Lane(PartitionQueue<GroupContext>);
 impl Consumer {
     /// Joins the group. Makes no connection yet: a broker that is away is trouble, not an error.
     pub fn new(config: &ConsumerConfig) -> Result<Self, Cause> {
-        let about = format!("group {}", config.group_id);
-        let of_error = |error: KafkaError| fault::of_error(&error, &about).into_cause();
-        let client: ClientConfig = native_config(config)?;
-        let consumer: BaseConsumer<GroupContext> =
-            client.create_with_context(GroupContext::default()).map_err(of_error)?;
-        let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics).map_err(of_error)?;
-        Ok(Consumer {
-            consumer: Arc::new(consumer),
-            start: config.start,
-            topics: config.topics.clone(),
-            topic_ids: config.topic_ids,
-            assign_due: false,
-        })
+        let consumer = create(config)?;
+        subscribe(&consumer, config)?;
+        Ok(Consumer { consumer: Arc::new(consumer), config: config.clone(), assign_due: false })
     }
 
     fn next_queued(&self) -> Option<Event> {
@@ -144,6 +135,36 @@ impl Consumer {
     }
 }
 
+/// A client that is no member of the group yet.
+fn create(config: &ConsumerConfig) -> Result<BaseConsumer<GroupContext>, Cause> {
+    let of_error = |error: KafkaError| fault::of_error(&error, &format!("group {}", config.group_id)).into_cause();
+    native_config(config)?.create_with_context(GroupContext::default()).map_err(of_error)
+}
+
+fn subscribe(consumer: &BaseConsumer<GroupContext>, config: &ConsumerConfig) -> Result<(), Cause> {
+    let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
+    let of_error = |error: KafkaError| fault::of_error(&error, &format!("group {}", config.group_id)).into_cause();
+    consumer.subscribe(&topics).map_err(of_error)
+}
+
+/// Leaves the group so that others need not wait for the session to time out. librdkafka may take for ever when no
+/// broker answers: so that is done on a thread of its own, and the channel closes when it is over.
+fn leave(consumer: Arc<BaseConsumer<GroupContext>>) -> Receiver<()> {
+    let (done, left) = crossbeam_channel::bounded::<()>(0);
+    let leave = move || {
+        consumer.context().closing.store(true, Ordering::Release);
+        // An assignment that was never answered keeps the client from leaving; only a list answers it.
+        let _ = consumer.assign(&TopicPartitionList::new());
+        let _ = consumer.unassign();
+        drop(consumer);
+        drop(done);
+    };
+    if let Err(error) = std::thread::Builder::new().name("kafka-close".into()).spawn(leave) {
+        log::warn!("leaving the group: {error}");
+    }
+    left
+}
+
 fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
     let mut client = client_config(&config.brokers);
     let queue_kb = (config.fetch_memory_bytes / u64::from(config.partitions.max(1)) / 1024).clamp(64, 2_000_000);
@@ -151,9 +172,9 @@ fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
         .set("group.id", &config.group_id)
         .set("session.timeout.ms", config.session_timeout_ms.to_string())
         .set("heartbeat.interval.ms", (config.session_timeout_ms / 3).clamp(100, 3_000).to_string())
-        // Intake polls all the while, however long PostgreSQL takes. This is also how long the group waits in a
-        // rebalance for a member that does not answer.
-        .set("max.poll.interval.ms", "300000")
+        .set("max.poll.interval.ms", config.poll_interval_ms.max(config.session_timeout_ms).to_string())
+        // Memory: so much of each assigned partition, and beyond it one record set, as large as it is unpacked; the
+        // client looks at this before it fetches, not while it unpacks. zstd ends at receive.message.max.bytes, 100 MB.
         .set("queued.max.messages.kbytes", queue_kb.to_string())
         // Small messages cost the client far more than their bytes: this, not the bytes, bounds its memory then. A
         // producer's batch is taken apart whole, so that up to this many wait beside the batch that came last.
@@ -211,7 +232,7 @@ impl Source for Consumer {
     }
 
     fn incarnation(&mut self, topic: &str) -> Result<String, Fault> {
-        match self.topic_ids {
+        match self.config.topic_ids {
             true => raw::topic_id(&self.consumer, topic, ASK),
             false => Ok(String::new()),
         }
@@ -222,7 +243,7 @@ impl Source for Consumer {
             .consumer
             .fetch_watermarks(&partition.topic, partition.id, ASK)
             .map_err(|error| fault::of_error(&error, &partition.to_string()))?;
-        Ok(match self.start {
+        Ok(match self.config.start {
             Start::Earliest => low,
             Start::Latest => high,
         })
@@ -275,7 +296,7 @@ impl Source for Consumer {
     fn ends(&mut self, partitions: &[Partition]) -> Result<Vec<i64>, Fault> {
         if partitions.is_empty() {
             // Nothing to ask about, but whether the broker answers is worth knowing all the same.
-            let asked = self.consumer.fetch_metadata(self.topics.first().map(String::as_str), ASK_ENDS);
+            let asked = self.consumer.fetch_metadata(self.config.topics.first().map(String::as_str), ASK_ENDS);
             return asked.map(|_| Vec::new()).map_err(|error| fault::of_error(&error, "asking for metadata"));
         }
         // A "time" of -1 stands for the end: one request for all partitions of a broker.
@@ -293,23 +314,23 @@ impl Source for Consumer {
             .collect()
     }
 
-    /// Leaves the group so that others need not wait for the session to time out. librdkafka may take for ever
-    /// when no broker answers: then the process ends without it.
-    fn close(self, deadline: Duration) {
-        let (done, left) = crossbeam_channel::bounded::<()>(0);
-        let leave = move || {
-            self.consumer.context().closing.store(true, Ordering::Release);
-            // An assignment that was never answered keeps the client from leaving; only a list answers it.
-            let _ = self.consumer.assign(&TopicPartitionList::new());
-            let _ = self.consumer.unassign();
-            drop(self.consumer);
-            drop(done);
-        };
-        if let Err(error) = std::thread::Builder::new().name("kafka-close".into()).spawn(leave) {
-            log::warn!("leaving the group: {error}");
-            return;
+    /// Another client, if that one gets an answer. The former one has nothing to lose, and goes when it can.
+    fn renew(&mut self) -> Result<(), Fault> {
+        let retry = |cause: Cause| Fault::Retry(cause);
+        let fresh = Arc::new(create(&self.config).map_err(retry)?);
+        let asked = fresh.fetch_metadata(self.config.topics.first().map(String::as_str), ASK_ENDS);
+        if let Err(error) = asked {
+            leave(fresh);
+            return Err(fault::of_error(&error, "asking for metadata"));
         }
-        let _ = left.recv_timeout(deadline);
+        subscribe(&fresh, &self.config).map_err(retry)?;
+        leave(std::mem::replace(&mut self.consumer, fresh));
+        self.assign_due = false;
+        Ok(())
+    }
+
+    fn close(self, deadline: Duration) {
+        let _ = leave(self.consumer).recv_timeout(deadline);
     }
 }
 
@@ -317,9 +338,10 @@ impl engine::Lane for Lane {
     fn take(
         &mut self,
         records_max: usize,
+        bytes_max: usize,
         wait: Duration,
         see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
     ) -> Result<Option<i64>, Fault> {
-        self.0.take(records_max, wait, see)
+        self.0.take(records_max, bytes_max, wait, see)
     }
 }

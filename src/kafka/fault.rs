@@ -25,7 +25,13 @@ pub fn of(code: Code, about: &str) -> Fault {
         | Code::BadCompression
         | Code::InvalidMessage
         | Code::Fatal
-        | Code::UnsupportedForMessageFormat => Fault::stop(slug, format!("{about}: {code}")),
+        | Code::UnsupportedForMessageFormat => Fault::stop(
+            slug,
+            format!(
+                "{about}: {code}. What cannot be read there would be skipped. To go on behind it, set next_offset of \
+                 this partition in sluicegate_ledger by hand and restart"
+            ),
+        ),
         _ => Fault::retry(slug, format!("{about}: {code}")),
     }
 }

@@ -126,3 +126,100 @@ impl Outlet for Publisher {
         Err(fault::of_error(&error, message.topic))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, unbounded};
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::message::Headers as _;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    use rdkafka::{Offset, TopicPartitionList};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn cluster() -> (MockCluster<'static, DefaultProducerContext>, Publisher) {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 4, 1).unwrap();
+        // A hundred records make the queue full.
+        let options = BTreeMap::from([("queue.buffering.max.messages".to_owned(), "100".to_owned())]);
+        let publisher = Publisher::new(&cluster.bootstrap_servers(), &options).unwrap();
+        (cluster, publisher)
+    }
+
+    fn publish(publisher: &Publisher, key: &str) -> Result<Receiver<Result<(), Fault>>, Fault> {
+        let (tell, heard) = unbounded();
+        let source = (key == "b").then_some("t/0/7");
+        let message = Message { topic: "t", key: key.as_bytes(), payload: b"payload", source };
+        publisher.publish(&message, Box::new(move |result| drop(tell.send(result)))).map(|()| heard)
+    }
+
+    #[test]
+    fn each_is_told_when_its_message_is_there() {
+        let (cluster, publisher) = cluster();
+        let heard: Vec<_> = ["a", "b", "a"].map(|key| publish(&publisher, key).unwrap()).into();
+        assert!(heard.iter().all(|heard| heard.recv_timeout(PATIENCE) == Ok(Ok(()))));
+        let mut config = ClientConfig::new();
+        let consumer: BaseConsumer =
+            config.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "g").create().unwrap();
+        let mut all = TopicPartitionList::new();
+        (0..4).for_each(|partition| all.add_partition_offset("t", partition, Offset::Beginning).unwrap());
+        consumer.assign(&all).unwrap();
+        let mut found = Vec::new();
+        while found.len() < 3 {
+            let message = consumer.poll(PATIENCE).unwrap().unwrap();
+            let source = message
+                .headers()
+                .map(|headers| (headers.get(0).key.to_owned(), headers.get(0).value.unwrap().to_vec()));
+            found.push((message.key().unwrap().to_vec(), message.partition(), source));
+        }
+        found.sort();
+        assert_eq!((&found[0], &found[0].0[..], &found[0].2), (&found[1], &b"a"[..], &None));
+        assert_eq!(found[2].2, Some((SOURCE.to_owned(), b"t/0/7".to_vec())));
+    }
+
+    #[test]
+    fn nothing_waits_for_a_broker_that_is_away_and_each_is_told() {
+        let (cluster, publisher) = cluster();
+        publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap();
+        cluster.broker_down(1).unwrap();
+        let began = Instant::now();
+        let heard: Vec<_> = (0..100).map(|_| publish(&publisher, "a").unwrap()).collect();
+        assert!(matches!(publish(&publisher, "a"), Err(Fault::Retry(cause)) if cause.code == "kafka.queuefull"));
+        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(heard.iter().all(|heard| matches!(heard.recv_timeout(PATIENCE), Ok(Err(Fault::Retry(_))))));
+        assert!(began.elapsed() < DELIVERY_TIMEOUT * 2);
+        cluster.broker_up(1).unwrap();
+        publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_listener_that_panics_is_the_only_one_who_suffers() {
+        let (_cluster, publisher) = cluster();
+        let message = Message { topic: "t", key: b"a", payload: b"", source: None };
+        publisher.publish(&message, Box::new(|_| panic!("at the news"))).unwrap();
+        publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_producer_that_is_broken_for_good_is_replaced() {
+        let (cluster, publisher) = cluster();
+        cluster.request_errors(
+            RDKafkaApiKey::InitProducerId,
+            &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED; 3],
+        );
+        let (mut refused, began) = (0, Instant::now());
+        loop {
+            match publish(&publisher, "a").map(|heard| heard.recv_timeout(PATIENCE).unwrap()) {
+                Ok(Ok(())) => break,
+                Ok(Err(_)) | Err(_) => refused += 1,
+            }
+            assert!(began.elapsed() < PATIENCE);
+            thread::park_timeout(Duration::from_millis(100));
+        }
+        assert!(refused > 0);
+    }
+}

@@ -77,20 +77,22 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
     }
 
     /// Waits for one record, then shows it and what else is there, and tells of the partition's end when the
-    /// client has come to it. Messages are given back before it returns.
+    /// client has come to it. Messages are given back before it returns. How many make `bytes_max` is known from the
+    /// first one only; where larger ones follow a small one, it is at most what the queue may hold.
     pub fn take(
         &mut self,
         records_max: usize,
+        bytes_max: usize,
         wait: Duration,
         see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
     ) -> Result<Option<i64>, Fault> {
         let room = records_max.clamp(1, TAKE_MAX);
         let mut taken = Taken(&mut self.messages);
         taken.fill(self.queue, 1, wait);
-        if taken.0.is_empty() {
-            return Ok(None);
-        }
-        taken.fill(self.queue, room - 1, Duration::ZERO);
+        let Some(&first) = taken.0.first() else { return Ok(None) };
+        // SAFETY: as below.
+        let size = unsafe { (*first).len + (*first).key_len };
+        taken.fill(self.queue, (bytes_max / size.max(1)).clamp(1, room) - 1, Duration::ZERO);
         // What follows an error that passes has been taken too and must be shown: it will not come again.
         let mut passing = None;
         let mut end = None;
@@ -102,7 +104,7 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
                 continue;
             }
             if message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                match fault::of(message.err.into(), &self.partition.to_string()) {
+                match fault::of(message.err.into(), &format!("{} at offset {}", self.partition, message.offset)) {
                     fault @ Fault::Retry(_) => passing = passing.or(Some(fault)),
                     fault => return Err(fault),
                 }

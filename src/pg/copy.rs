@@ -32,6 +32,9 @@ pub fn field(out: &mut Vec<u8>, value: Option<&[u8]>) {
     }
 }
 
+/// What a buffer keeps for the next rows: one record of unusual size must not hold its memory for ever.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+
 /// Encoded rows one after the other. Where each ends, the format itself says.
 #[derive(Default, Debug, Clone)]
 pub struct CopyRows {
@@ -81,6 +84,7 @@ impl Rows for CopyRows {
 
     fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.rows = 0;
     }
 

@@ -16,6 +16,8 @@ pub fn of(error: &Error) -> Fault {
     match &state[..2] {
         // Data exception; integrity constraint violation.
         "22" | "23" => Fault::reject(code, about_data(db)),
+        // A value that is too long for an index on its column.
+        "54" if state == "54000" => Fault::reject(code, about_data(db)),
         _ => Fault::retry(code, format!("{}: {}", db.severity().to_lowercase(), db.message())),
     }
 }

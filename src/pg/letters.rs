@@ -1,7 +1,7 @@
 //! Letters into their table, in the transaction of the batch that they were set aside from.
 
 use super::Work;
-use super::copy::{CopyRows, field, timestamp_us};
+use super::copy::{field, timestamp_us};
 use crate::engine::Letter;
 use crate::fault::Fault;
 use crate::record::Partition;
@@ -9,6 +9,8 @@ use crate::record::Partition;
 pub const CREATE: &str = include_str!("../../sql/letters/create.sql");
 const COPY: &str = include_str!("../../sql/letters/copy.sql");
 const COLUMNS: i16 = 11;
+/// Names, numbers and lengths beside what the letter itself holds.
+const ROOM_FOR_THE_REST: usize = 512;
 const TEXT_OID: i32 = 25;
 const BYTEA_OID: i32 = 17;
 
@@ -17,17 +19,19 @@ pub fn write<'a>(
     flow: &str,
     letters: impl Iterator<Item = (&'a Partition, &'a Letter)>,
 ) -> Result<(), Fault> {
-    let mut rows = CopyRows::default();
-    for (partition, letter) in letters {
-        rows.row(COLUMNS, |out| {
-            encode(out, flow, partition, letter);
-            Ok(())
-        })?;
-    }
-    if !rows.as_bytes().is_empty() {
-        work.copy(COPY, std::iter::once(rows.as_bytes()))?;
+    let mut letters = letters.peekable();
+    if letters.peek().is_some() {
+        // One at a time: each may be as large as a record can be.
+        work.copy(COPY, letters.map(|(partition, letter)| encoded(flow, partition, letter)))?;
     }
     Ok(())
+}
+
+fn encoded(flow: &str, partition: &Partition, letter: &Letter) -> Vec<u8> {
+    let mut row = Vec::with_capacity(letter.bytes() + ROOM_FOR_THE_REST);
+    row.extend_from_slice(&COLUMNS.to_be_bytes());
+    encode(&mut row, flow, partition, letter);
+    row
 }
 
 fn encode(out: &mut Vec<u8>, flow: &str, partition: &Partition, letter: &Letter) {

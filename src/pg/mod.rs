@@ -29,6 +29,8 @@ pub type MakeTlsConnector = postgres::NoTls;
 
 /// The code of a lock that was not granted in time.
 pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
+/// Large enough for a batch of usual size to be one message. Memory: writers x 3 x this.
+const COPY_PART_BYTES: usize = 1 << 20;
 
 /// A connection that its user can declare spent: the pool then closes it.
 struct Link {
@@ -273,8 +275,9 @@ impl Work<'_> {
         self.tx.execute(&statement, values).map_err(|error| fault::of(&error))
     }
 
-    /// One binary COPY of joined buffers.
-    pub fn copy<'b>(&mut self, sql: &str, buffers: impl Iterator<Item = &'b [u8]>) -> Result<u64, Fault> {
+    /// One binary COPY of joined buffers. The client copies a message twice on its way and the server takes no more
+    /// than one GiB of it: large buffers go in parts.
+    pub fn copy(&mut self, sql: &str, buffers: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<u64, Fault> {
         let statement = self.prepared(sql)?;
         let mut writer = self.tx.copy_in(&statement).map_err(|error| fault::of(&error))?;
         let write = |writer: &mut postgres::CopyInWriter<'_>, bytes: &[u8]| {
@@ -282,7 +285,9 @@ impl Work<'_> {
         };
         write(&mut writer, copy::HEADER)?;
         for buffer in buffers {
-            write(&mut writer, buffer)?;
+            for part in buffer.as_ref().chunks(COPY_PART_BYTES) {
+                write(&mut writer, part)?;
+            }
             failpoint::reach(Point::InCopy)?;
         }
         write(&mut writer, copy::TRAILER)?;

@@ -185,18 +185,27 @@ impl Broker {
 pub struct SimSource {
     pub broker: Arc<Broker>,
     pub member: u64,
+    /// The client has lost its way to the brokers, and will not look for it.
+    pub is_lost: bool,
 }
 
 impl Source for SimSource {
     type Lane = SimLane;
 
     fn next_event(&mut self, wait: Duration) -> Option<Event> {
-        let world = &self.broker.world;
+        let world = self.broker.world.clone();
         let until = world.now() + wait;
         loop {
             self.broker.hand_out();
+            // One that is lost is no member any more, and hears nothing.
             let event = self.broker.lock().members.get_mut(&self.member).and_then(|member| member.events.pop_front());
             if event.is_some() {
+                let deaf = if self.broker.lock().is_healed { 0 } else { self.broker.chances.deaf };
+                if matches!(event, Some(Event::Lost(_))) && world.chance(deaf) {
+                    self.broker.coverage.hit("lost client");
+                    self.broker.kick(self.member, false);
+                    self.is_lost = true;
+                }
                 world.changed();
                 return event;
             }
@@ -254,7 +263,18 @@ impl Source for SimSource {
 
     fn ends(&mut self, partitions: &[Partition]) -> Result<Vec<i64>, Fault> {
         self.broker.trouble("ends")?;
+        if self.is_lost {
+            return Err(Fault::retry("sim.source", "no broker that the client knows"));
+        }
         Ok(partitions.iter().map(|partition| self.broker.end(partition.id)).collect())
+    }
+
+    fn renew(&mut self) -> Result<(), Fault> {
+        self.broker.trouble("renew")?;
+        self.broker.kick(self.member, false);
+        self.broker.join(self.member);
+        self.is_lost = false;
+        Ok(())
     }
 
     fn close(self, _: Duration) {
@@ -275,6 +295,7 @@ impl Lane for SimLane {
     fn take(
         &mut self,
         records_max: usize,
+        _: usize,
         wait: Duration,
         see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
     ) -> Result<Option<i64>, Fault> {

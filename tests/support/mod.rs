@@ -3,7 +3,10 @@
 #![allow(dead_code)] // each test binary uses its own part
 #![allow(clippy::disallowed_methods)] // tests poll what they cannot be told of
 
+pub mod disk;
+pub mod hostile;
 pub mod proxy;
+pub mod random;
 pub mod world;
 
 use std::collections::HashMap;
@@ -13,8 +16,22 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use sluicegate::decode::avro::write::{long, text};
+use sluicegate::kafka::admin;
+
 pub fn service(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: these tests need services, run `make test`"))
+}
+
+/// How long, how often, from which seed: what the longer forms of a test are told.
+pub fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}: {text} is no number")),
+        Err(_) => default,
+    }
 }
 
 pub fn brokers() -> String {
@@ -104,6 +121,15 @@ impl Instance {
         kill.status().is_ok_and(|status| status.success())
     }
 
+    /// The most memory that it has ever held, and what it holds now.
+    pub fn memory_peak_mb(&self) -> f64 {
+        memory_mb(self.child.id(), "VmHWM:").expect("a process")
+    }
+
+    pub fn memory_now_mb(&self) -> f64 {
+        memory_mb(self.child.id(), "VmRSS:").expect("a process")
+    }
+
     /// SIGSTOP has reached it.
     pub fn is_stopped(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
@@ -159,6 +185,14 @@ impl Drop for Instance {
     }
 }
 
+/// What the kernel says of a process's memory under this name.
+pub fn memory_mb(pid: u32, name: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse::<f64>().ok()?;
+    Some(kib / 1024.0)
+}
+
 fn tail(text: &str, lines_max: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(lines_max)..].join("\n")
@@ -193,26 +227,36 @@ fn unchunk(mut rest: &str) -> String {
 
 /// An update in raw Avro whose ids are its partition and a number of its own, as its offset.
 pub fn update(partition: i32, offset: i64, status: &str) -> Vec<u8> {
+    update_saying(partition, offset, status, &format!("record {offset} of partition {partition}"))
+}
+
+pub fn update_saying(partition: i32, offset: i64, status: &str, message: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    let long = |out: &mut Vec<u8>, value: i64| {
-        let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-        while rest >= 0x80 {
-            out.push(rest as u8 | 0x80);
-            rest >>= 7;
-        }
-        out.push(rest as u8);
-    };
     long(&mut out, 1_767_225_600_000 + offset);
-    let message = format!("record {offset} of partition {partition}");
     long(&mut out, 1);
-    long(&mut out, message.len() as i64);
-    out.extend_from_slice(message.as_bytes());
-    long(&mut out, status.len() as i64);
-    out.extend_from_slice(status.as_bytes());
+    text(&mut out, message);
+    text(&mut out, status);
     for id in [i64::from(partition), offset, 7, 8] {
         long(&mut out, id);
     }
     out
+}
+
+pub fn admin_client(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an admin client")
+}
+
+/// A topic with settings of its own.
+pub fn create_topic(brokers: &str, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(60)));
+    admin::wait(admin_client(brokers).create_topics([&new], &options)).expect("asked").remove(0).expect("a topic");
+}
+
+/// Says something that is seen although the test passes: the harness takes only what is printed.
+pub fn loudly(text: &str) {
+    let _ = writeln!(std::io::stderr(), "\n*** {text}");
 }
 
 /// A service's directory of this test's own, below that of the run: cleaned with it, also when the test fails.
@@ -221,8 +265,13 @@ pub fn service_directory(stem: &str) -> String {
 }
 
 pub fn services(arguments: &[&str]) -> String {
+    services_with(&[], arguments)
+}
+
+pub fn services_with(settings: &[(&str, &str)], arguments: &[&str]) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
-    let output = Command::new(script).args(arguments).output().expect("scripts/services runs");
+    let mut command = Command::new(script);
+    let output = command.args(arguments).envs(settings.iter().copied()).output().expect("scripts/services runs");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "scripts/services {}: {text}", arguments.join(" "));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()

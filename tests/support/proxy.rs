@@ -14,6 +14,8 @@ pub enum Mode {
     Hold,
     /// Each direction of a connection ends after so many more bytes.
     CutAfter(u64),
+    /// The same with a reset: both ends are told so, and what was under way is thrown away.
+    ResetAfter(u64),
     /// What is open is cut, what comes is refused.
     Refuse,
     Slow {
@@ -86,13 +88,17 @@ impl Shared {
                 Ok((client, _)) if self.mode() == Mode::Refuse => drop(client),
                 Ok((client, _)) => {
                     let Ok(server) = TcpStream::connect(&self.target) else { continue };
+                    let is_reset = Arc::new(AtomicBool::new(false));
                     for (from, to) in [(&client, &server), (&server, &client)] {
                         let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { continue };
-                        let its = self.clone();
+                        let (its, is_reset) = (self.clone(), is_reset.clone());
                         std::thread::spawn(move || {
-                            its.pump(&from, &to);
-                            let _ = from.shutdown(Shutdown::Both);
-                            let _ = to.shutdown(Shutdown::Both);
+                            its.pump(&from, &to, &is_reset);
+                            // An orderly end would come before the reset, which is what closing does then.
+                            if !is_reset.load(Ordering::SeqCst) {
+                                let _ = from.shutdown(Shutdown::Both);
+                                let _ = to.shutdown(Shutdown::Both);
+                            }
                         });
                     }
                 }
@@ -102,7 +108,7 @@ impl Shared {
     }
 
     /// Moves bytes one way until an end closes, the proxy goes away, or its mode says to cut.
-    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream) {
+    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, is_reset: &AtomicBool) {
         let _ = (
             from.set_nodelay(true),
             to.set_nodelay(true),
@@ -111,23 +117,30 @@ impl Shared {
         );
         let mut buffer = vec![0; 16 * 1024];
         let (mut change, mut moved) = (self.change.load(Ordering::SeqCst), 0u64);
-        while !self.is_over() {
+        while !self.is_over() && !is_reset.load(Ordering::SeqCst) {
             let now = self.change.load(Ordering::SeqCst);
             if now != change {
                 (change, moved) = (now, 0);
             }
-            let room = match self.mode() {
+            let mode = self.mode();
+            let room = match mode {
                 Mode::Pass => buffer.len(),
                 Mode::Hold => {
                     std::thread::sleep(TICK);
                     continue;
                 }
                 Mode::Refuse => return,
-                Mode::CutAfter(bytes) if moved >= bytes => {
+                Mode::CutAfter(bytes) | Mode::ResetAfter(bytes) if moved >= bytes => {
                     self.cuts.fetch_add(1, Ordering::SeqCst);
+                    if matches!(mode, Mode::ResetAfter(_)) {
+                        for end in [from, to] {
+                            let _ = socket2::SockRef::from(end).set_linger(Some(Duration::ZERO));
+                        }
+                        is_reset.store(true, Ordering::SeqCst);
+                    }
                     return;
                 }
-                Mode::CutAfter(bytes) => buffer.len().min((bytes - moved) as usize),
+                Mode::CutAfter(bytes) | Mode::ResetAfter(bytes) => buffer.len().min((bytes - moved) as usize),
                 Mode::Slow { bytes_per_s } => (bytes_per_s as usize * TICK.as_millis() as usize / 1000).max(1),
             };
             let room = room.min(buffer.len());
@@ -138,7 +151,7 @@ impl Shared {
                         return;
                     }
                     moved += count as u64;
-                    if matches!(self.mode(), Mode::Slow { .. }) {
+                    if matches!(mode, Mode::Slow { .. }) {
                         std::thread::sleep(TICK);
                     }
                 }

@@ -1,11 +1,10 @@
 //! A topic and a database of one's own for the status flow, and what must be in the one after what went into
 //! the other. Each record says in its ids where it came from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use sluicegate::kafka::Producer;
-use sluicegate::kafka::admin::create_topic;
 
 use super::{Instance, connect, update, wait_for};
 
@@ -22,6 +21,8 @@ pub struct World {
     /// Offsets that must become letters, with their reason.
     pub poison: Vec<(i32, i64, &'static str)>,
     pub producer: Option<Producer>,
+    /// For the producer's own librdkafka.
+    pub producer_options: BTreeMap<String, String>,
 }
 
 impl World {
@@ -30,8 +31,13 @@ impl World {
     }
 
     pub fn on(stem: &str, brokers: String, url: String) -> World {
+        World::with(stem, brokers, url, PARTITIONS, &[])
+    }
+
+    /// With a topic of another width, or with settings of its own.
+    pub fn with(stem: &str, brokers: String, url: String, partitions: i32, topic_settings: &[(&str, &str)]) -> World {
         let topic = super::unique(stem);
-        create_topic(&brokers, &Default::default(), &topic, PARTITIONS, 1).expect("a topic");
+        super::create_topic(&brokers, &topic, partitions, topic_settings);
         let settings = HashMap::from([
             ("KAFKA_BROKERS", brokers.clone()),
             ("DB_URL", url.clone()),
@@ -42,14 +48,15 @@ impl World {
             ("SLUICEGATE_FLOWS_STATUS_BATCH_ROWS_MAX", "200".to_owned()),
             ("SLUICEGATE_FLOWS_STATUS_GROUP_ROWS_MAX", "600".to_owned()),
             ("SLUICEGATE_FLOWS_STATUS_SESSION_TIMEOUT_MS", "6000".to_owned()),
-            ("SLUICEGATE_FLOWS_STATUS_PARTITIONS", PARTITIONS.to_string()),
+            ("SLUICEGATE_FLOWS_STATUS_PARTITIONS", partitions.to_string()),
         ]);
-        let (produced, poison) = (vec![0; PARTITIONS as usize], Vec::new());
-        World { topic, url, brokers, settings, produced, poison, producer: None }
+        let (produced, poison) = (vec![0; partitions as usize], Vec::new());
+        let (producer, producer_options) = (None, BTreeMap::new());
+        World { topic, url, brokers, settings, produced, poison, producer, producer_options }
     }
 
     pub fn send(&mut self, partition: i32, payload: &[u8]) {
-        let new = || Producer::new(&self.brokers, &Default::default(), &self.topic).expect("a producer");
+        let new = || Producer::new(&self.brokers, &self.producer_options, &self.topic).expect("a producer");
         let producer = self.producer.get_or_insert_with(new);
         producer.send(Some(partition), Some(b"key"), payload).expect("sent");
         self.produced[partition as usize] += 1;
@@ -58,7 +65,7 @@ impl World {
     /// `count` good records, spread over the partitions.
     pub fn produce(&mut self, count: i64) {
         for number in 0..count {
-            let partition = (number % i64::from(PARTITIONS)) as i32;
+            let partition = (number % self.produced.len() as i64) as i32;
             let offset = self.produced[partition as usize];
             self.send(partition, &update(partition, offset, "SUCCESS"));
         }

@@ -18,11 +18,32 @@ impl<K: Source, S: Sink> Intake<K, S> {
             return;
         }
         self.look_at = now + self.policy.look_every;
-        if self.look_at_ends() {
+        let is_answered = self.look_at_ends();
+        if is_answered {
             self.look_at_topics();
             self.look_for_stalls();
         }
+        self.look_at_client(is_answered);
         self.look_at_ledger();
+    }
+
+    /// A client can lose all of its brokers at once and never look for one again (librdkafka#5301). Where the group has
+    /// given us nothing for long, and the broker does not answer all the while, another client is tried.
+    fn look_at_client(&mut self, is_answered: bool) {
+        let now = self.clock.now();
+        self.unanswered = if is_answered { None } else { self.unanswered.or(Some(now)) };
+        let (Some(without), Some(unanswered)) = (self.without_share, self.unanswered) else { return };
+        if now.saturating_sub(without.max(unanswered)) < self.policy.stall_after * 2 {
+            return;
+        }
+        self.unanswered = Some(now);
+        match self.source.renew() {
+            Ok(()) => {
+                log::error!("the client had lost its way to the brokers; another one has taken its place");
+                self.unanswered = None;
+            }
+            Err(fault) => self.track.troubled(Side::Source, fault.cause()),
+        }
     }
 
     /// Whether the broker answered.
