@@ -4,10 +4,12 @@
 ARGS ?=
 SEEDS ?= 1000000
 ROUNDS ?= 200
+TARGET ?= all
+SECONDS ?= 3600
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench sim chaos build down status
+.PHONY: help run test lint bench sim chaos fuzz build down status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +31,9 @@ sim: ## the engine in the simulator, under more seeds: make sim SEEDS=1000000
 
 chaos: ## the crash matrix, longer: make chaos ROUNDS=1000 SEED=1
 	@SLUICEGATE_CHAOS_ROUNDS=$(ROUNDS) $(if $(SEED),SLUICEGATE_CHAOS_SEED=$(SEED)) scripts/chaos
+
+fuzz: ## the fuzz targets, each for an hour: make fuzz SECONDS=3600, make fuzz TARGET=gate SECONDS=60
+	@scripts/fuzz $(TARGET) $(SECONDS)
 
 build: ## the release binary: target/release/sluicegate
 	cargo build --locked --release

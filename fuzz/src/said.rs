@@ -23,7 +23,8 @@ pub fn lines(report: &Report) -> Vec<(&'static str, String, String)> {
 
 /// Everything that is ever shown of a configuration.
 pub fn all(report: &Report) -> String {
-    let lines: Vec<String> = report.lines().map(|(path, value, origin)| format!("{path} = {value} ({origin})")).collect();
+    let lines: Vec<String> =
+        report.lines().map(|(path, value, origin)| format!("{path} = {value} ({origin})")).collect();
     match &report.config {
         Ok(config) => format!("{}\n{config:?}", lines.join("\n")),
         Err(findings) => format!("{}\n{findings}\n{findings:?}", lines.join("\n")),

@@ -196,7 +196,8 @@ pub fn shown(key: &Key, value: &Value) -> String {
     match (&key.kind, value) {
         (Kind::Url, Value::String(url)) => {
             let url = Some(url.trim()).filter(|url| !url.contains(char::is_control));
-            url.and_then(|url| Target::parse(url).ok()).map_or_else(|| HIDDEN.to_owned(), |target| cut(&target.to_string()))
+            url.and_then(|url| Target::parse(url).ok())
+                .map_or_else(|| HIDDEN.to_owned(), |target| cut(&target.to_string()))
         }
         (Kind::Map(_), Value::Object(pairs)) => {
             let pair = |(name, value): (&String, &Value)| match value {
