@@ -4,11 +4,13 @@
 ARGS ?=
 SEEDS ?= 1000000
 ROUNDS ?= 200
+TARGET ?= all
+SECONDS ?= 3600
 MINUTES ?= 30
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench sim chaos soak build down status
+.PHONY: help run test lint bench sim chaos soak fuzz build down status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +35,9 @@ chaos: ## the crash matrix, longer: make chaos ROUNDS=1000 SEED=1
 
 soak: ## a steady load with faults in turn, memory taken all the while: make soak MINUTES=30 SEED=1
 	@SLUICEGATE_SOAK_MINUTES=$(MINUTES) $(if $(SEED),SLUICEGATE_SOAK_SEED=$(SEED)) scripts/soak
+
+fuzz: ## the fuzz targets, each for an hour: make fuzz SECONDS=3600, make fuzz TARGET=gate SECONDS=60
+	@scripts/fuzz $(TARGET) $(SECONDS)
 
 build: ## the release binary: target/release/sluicegate
 	cargo build --locked --release

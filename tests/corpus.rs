@@ -35,5 +35,5 @@ fn what_is_kept_passes_its_target() {
             }
         }
     }
-    assert!(failed.is_empty(), "{failed:#?}: make fuzz TARGET=... FILE runs one again");
+    assert!(failed.is_empty(), "in fuzz/corpus: {failed:#?}");
 }

@@ -78,6 +78,7 @@ fn amount(raw: Option<&RawValue>, wish: Option<&Wish<'_>>) -> bool {
     let hundredths = hundredths.filter(|cents| cents.is_integer() && *cents <= most);
     if let Some(wish) = wish {
         let shown = BigDecimal::from_str(&wish.amount.to_string()).expect("a decimal") * 100;
+        assert_eq!(Amount::of_numeric(&wish.amount.numeric().0[..wish.amount.numeric().1]), Some(wish.amount));
         assert_eq!((Some(&shown), Some(&(numeric(wish.amount) * 100))), (hundredths.as_ref(), hundredths.as_ref()));
     }
     hundredths.is_some()

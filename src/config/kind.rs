@@ -92,7 +92,10 @@ impl Kind {
                 let items = match written {
                     Value::Array(items) => items.clone(),
                     Value::String(text) if text.trim_start().starts_with('[') => return self.settle(&json(text)?),
-                    Value::String(text) => text.split(',').map(|item| item.trim().into()).collect(),
+                    Value::String(text) => {
+                        plain(text.trim())?;
+                        text.split(',').map(|item| item.trim().into()).collect()
+                    }
                     _ => return Err(self.wrong(written, "write a list")),
                 };
                 if items == [Value::from("")] {
@@ -201,7 +204,8 @@ fn name_of(value: &Value) -> &'static str {
     }
 }
 
-/// Control characters are nowhere meant, and a NUL would end the word early inside a C library.
+/// Control characters are nowhere meant, and a NUL would end the word early inside a C library. A line break is what a
+/// quote left open in `.env` leaves, with the lines below it.
 fn plain(text: &str) -> Result<(), Flaw> {
     if text.contains(char::REPLACEMENT_CHARACTER) {
         Err(Flaw::new("is not UTF-8", "write it in UTF-8"))
@@ -219,7 +223,7 @@ fn json(text: &str) -> Result<Value, Flaw> {
 }
 
 fn pairs_of(text: &str) -> Result<Map<String, Value>, Flaw> {
-    plain(text)?;
+    plain(text.trim())?;
     let mut pairs = Map::new();
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let Some((name, value)) = pair.split_once('=') else {

@@ -167,6 +167,42 @@ fn no_secret_is_shown_by_lines_findings_or_debug() {
 }
 
 #[test]
+fn a_quote_left_open_shows_no_password_from_the_lines_below() {
+    for name in [
+        "KAFKA_TOPIC",
+        "KAFKA_GROUP_ID",
+        "SERVER_PORT",
+        "LOG_LEVEL",
+        "KAFKA_BROKERS",
+        "DB_URL",
+        "SLUICEGATE_KAFKA_OPTIONS",
+        "SLUICEGATE_FLOWS_STATUS_SCHEMA_FILES",
+        "SLUICEGATE_FLOWS_STATUS_ENABLED",
+    ] {
+        for begin in ["", "x", "x,", "x=1,y=", "postgres://u@h/d"] {
+            let folder = tempfile::tempdir().unwrap();
+            let text = format!("{name}=\"{begin}\nPGPASSWORD=canary\nOTHER=\"\nDB_URL=postgres://h/d\n");
+            std::fs::write(folder.path().join(".env"), text).unwrap();
+            let report =
+                Sources { file: None, flows: vec![], environment: vec![], folder: folder.path().to_owned() }.report();
+            let lines: Vec<_> = report.lines().map(|(path, value, _)| format!("{path}={value}")).collect();
+            let shown = format!("{lines:?} {:?}", report.config);
+            assert!(!shown.contains("canary"), "{name} {begin} {shown}");
+        }
+    }
+}
+
+#[test]
+fn what_is_shown_of_odd_names_and_values_is_a_line_without_control_characters() {
+    let yaml = "\"\\e[31mred\": 1\nkafka: {options: {client.id: \"a\\nb\", \"x\\e\": y}}\nhttp: {host: \"a\\eb\"}";
+    for report in [report_of(yaml, &[("DB_URL", URL)], &[]), report_of(&"x".repeat(5000), &[("DB_URL", URL)], &[])] {
+        assert!(report.lines().all(|(_, value, _)| !value.contains(char::is_control)));
+        let findings = report.config.unwrap_err().to_string();
+        assert!(!findings.contains(|c: char| c.is_control() && c != '\n') && findings.len() < 2000, "{findings:?}");
+    }
+}
+
+#[test]
 fn a_flow_that_does_not_exist_is_answered_with_the_one_that_was_meant() {
     let findings = report_of("", &[("DB_URL", URL)], &["statsu"]).config.unwrap_err();
     assert_eq!(findings.0[0].cure, "did you mean status?");

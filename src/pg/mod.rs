@@ -15,16 +15,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a connection is made with. Without the clients there is none to make.
-#[cfg(not(feature = "clients"))]
-pub use postgres::NoTls as MakeTlsConnector;
 use postgres::{Client, Config, Statement, Transaction};
-#[cfg(feature = "clients")]
-pub use postgres_openssl::MakeTlsConnector;
 use r2d2_postgres::PostgresConnectionManager;
 
 use crate::failpoint::{self, Point};
 use crate::fault::Fault;
+
+#[cfg(feature = "clients")]
+pub type MakeTlsConnector = postgres_openssl::MakeTlsConnector;
+/// A build without the clients connects to nothing.
+#[cfg(not(feature = "clients"))]
+pub type MakeTlsConnector = postgres::NoTls;
 
 /// The code of a lock that was not granted in time.
 pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
