@@ -64,12 +64,14 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.value.as_ref().map(|value| format!(" = {value}")).unwrap_or_default();
-        match (self.key.as_str(), &self.origin) {
-            ("", origin) => write!(f, "{origin} {}", self.rule)?,
-            (key, Origin::Default) => write!(f, "{key}{value} {}", self.rule)?,
-            (key, origin) => write!(f, "{key}{value} {} (from {origin})", self.rule)?,
+        // Either may have a name in it as it was written.
+        let (key, rule) = (cut(&self.key), plain(&self.rule, RULE_CHARS_MAX));
+        match (key.as_str(), &self.origin) {
+            ("", origin) => write!(f, "{origin} {rule}")?,
+            (key, Origin::Default) => write!(f, "{key}{value} {rule}")?,
+            (key, origin) => write!(f, "{key}{value} {rule} (from {origin})")?,
         }
-        write!(f, "\n    {}", self.cure)
+        write!(f, "\n    {}", plain(&self.cure, RULE_CHARS_MAX))
     }
 }
 
@@ -193,13 +195,14 @@ pub fn shown(key: &Key, value: &Value) -> String {
     }
     match (&key.kind, value) {
         (Kind::Url, Value::String(url)) => {
-            Target::parse(url.trim()).map_or_else(|_| HIDDEN.to_owned(), |target| target.to_string())
+            let url = Some(url.trim()).filter(|url| !url.contains(char::is_control));
+            url.and_then(|url| Target::parse(url).ok()).map_or_else(|| HIDDEN.to_owned(), |target| cut(&target.to_string()))
         }
         (Kind::Map(_), Value::Object(pairs)) => {
             let pair = |(name, value): (&String, &Value)| match value {
-                _ if options::is_secret(name) => format!("{name}={HIDDEN}"),
-                Value::String(text) => format!("{name}={text}"),
-                other => format!("{name}={other}"),
+                _ if options::is_secret(name) => format!("{}={HIDDEN}", cut(name)),
+                Value::String(text) => format!("{}={}", cut(name), cut(text)),
+                other => format!("{}={other}", cut(name)),
             };
             pairs.iter().map(pair).collect::<Vec<_>>().join(",")
         }
@@ -220,8 +223,20 @@ fn refused(key: &Key, value: &Value) -> String {
     if matches!(key.kind, Kind::Map(_)) { HIDDEN.to_owned() } else { shown(key, value) }
 }
 
-/// A line on a terminal, whatever was pasted.
+/// The longest rule quotes a name and what librdkafka says of it.
+const RULE_CHARS_MAX: usize = 400;
+
+/// A line on a terminal, whatever was pasted. Where a quote is left open in `.env`, a value goes on with the lines below,
+/// and one of them may have the password: only the first is shown.
 fn cut(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(120).collect();
-    if plain.chars().count() < text.chars().count() { format!("{plain}…") } else { plain }
+    let first = text.trim().lines().next().unwrap_or_default();
+    let line = plain(first, 120);
+    if first.len() < text.trim().len() && !line.ends_with('…') { line + "…" } else { line }
+}
+
+/// Without control characters, and not without end.
+fn plain(text: &str, chars_max: usize) -> String {
+    let is_odd = |c: char| c.is_control() && c != '\n';
+    let plain: String = text.chars().map(|c| if is_odd(c) { '?' } else { c }).take(chars_max).collect();
+    if text.chars().nth(chars_max).is_some() { format!("{plain}…") } else { plain }
 }

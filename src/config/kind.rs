@@ -129,7 +129,9 @@ impl Kind {
                             ));
                         }
                     };
-                    plain(&value)?;
+                    plain(&name)?;
+                    // A certificate has lines.
+                    plain(&value.replace(['\n', '\t'], " "))?;
                     rule(&name, &value)?;
                     used.insert(name, value.into());
                 }
@@ -203,8 +205,8 @@ fn name_of(value: &Value) -> &'static str {
 fn plain(text: &str) -> Result<(), Flaw> {
     if text.contains(char::REPLACEMENT_CHARACTER) {
         Err(Flaw::new("is not UTF-8", "write it in UTF-8"))
-    } else if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
-        Err(Flaw::new("has a control character", "take it out"))
+    } else if text.chars().any(char::is_control) {
+        Err(Flaw::new("has a control character or a line break", "take it out, or close the quote that was left open"))
     } else {
         Ok(())
     }
@@ -217,6 +219,7 @@ fn json(text: &str) -> Result<Value, Flaw> {
 }
 
 fn pairs_of(text: &str) -> Result<Map<String, Value>, Flaw> {
+    plain(text)?;
     let mut pairs = Map::new();
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let Some((name, value)) = pair.split_once('=') else {
@@ -366,7 +369,7 @@ mod tests {
     #[test]
     fn a_control_character_is_refused_wherever_it_stands() {
         for kind in [Kind::Text(not_empty), Kind::List(not_empty), Kind::Map(|_, _| Ok(())), Kind::Url] {
-            assert_eq!(settled(kind, "a=b\0c"), Err("has a control character".into()));
+            assert_eq!(settled(kind, "a=b\0c"), Err("has a control character or a line break".into()));
         }
     }
 

@@ -1,9 +1,6 @@
 //! What may be passed on to librdkafka: everything that it knows and that sluicegate does not decide.
 //! Whether a name exists and a value fits is asked of librdkafka itself, so no list can grow old.
 
-use rdkafka::config::ClientConfig;
-use rdkafka::error::KafkaError;
-
 use super::kind::Flaw;
 
 /// Set by sluicegate: by which key, or never by hand because exactly-once rests on it.
@@ -27,6 +24,14 @@ pub fn rule(name: &str, value: &str) -> Result<(), Flaw> {
         let cure = if key.is_empty() { "remove it".to_owned() } else { format!("set {key} instead") };
         return Err(Flaw::new(format!("`{name}` is set by sluicegate"), cure));
     }
+    ask(name, value)
+}
+
+#[cfg(feature = "clients")]
+fn ask(name: &str, value: &str) -> Result<(), Flaw> {
+    use rdkafka::config::ClientConfig;
+    use rdkafka::error::KafkaError;
+
     let mut probe = ClientConfig::new();
     probe.set(name, value);
     match probe.create_native_config() {
@@ -38,6 +43,13 @@ pub fn rule(name: &str, value: &str) -> Result<(), Flaw> {
     }
 }
 
+/// A build without it has nobody to ask.
+#[cfg(not(feature = "clients"))]
+fn ask(_: &str, _: &str) -> Result<(), Flaw> {
+    Ok(())
+}
+
+#[cfg(feature = "clients")]
 const CURE: &str = "see librdkafka's CONFIGURATION.md for names and values";
 
 /// Generous on purpose: hiding too much costs nothing.

@@ -12,14 +12,12 @@ pub use status::Status;
 
 use std::sync::Arc;
 
-use postgres_openssl::MakeTlsConnector;
-
 use crate::config;
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
 use crate::ops::Service;
 use crate::outlet::{Message, Outlet};
-use crate::pg::Work;
+use crate::pg::{MakeTlsConnector, Work};
 use crate::record::{Partition, Record};
 use crate::track::Track;
 

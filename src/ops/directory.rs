@@ -10,7 +10,7 @@ use super::target;
 /// What the bodies of all requests may take up: sixty-four of the largest that a service of ours takes.
 const BODIES_BYTES_MAX: usize = 64 << 20;
 
-pub(super) struct Directory {
+pub struct Directory {
     services: Vec<Arc<dyn Service>>,
     room: Arc<Room>,
 }

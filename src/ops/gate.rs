@@ -16,12 +16,13 @@ use super::service::Call;
 
 /// A request line and its headers. No sound request to this program comes near it.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
+const HEAD_END: &[u8] = b"\r\n\r\n";
 /// Most endpoints take no body; a client that sends them a small one all the same is answered.
 const UNUSED_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What is let through.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub struct Asked {
     pub method: String,
     pub target: String,
     pub keep_alive: bool,
@@ -31,7 +32,7 @@ pub(super) struct Asked {
 
 /// What is known after the bytes so far.
 #[derive(Debug)]
-pub(super) enum Step {
+pub enum Step {
     /// More bytes are needed.
     More,
     /// They will not come before the client has been told to go on.
@@ -40,7 +41,7 @@ pub(super) enum Step {
 }
 
 /// The bytes of one client, from request to request.
-pub(super) struct Reader {
+pub struct Reader {
     directory: Arc<Directory>,
     /// Read and not used yet: the rest of a pipeline.
     pending: Vec<u8>,
@@ -96,8 +97,10 @@ impl Reader {
         let blank_bytes = self.pending.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         self.pending.drain(..blank_bytes);
         self.blank_bytes += blank_bytes;
-        let end = self.pending.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-        if end.unwrap_or(self.pending.len()).max(self.blank_bytes) > HEAD_BYTES_MAX {
+        let end = self.pending.windows(4).position(|bytes| bytes == HEAD_END);
+        // The beginning of its end is no part of the head, in whatever pieces it comes.
+        let begun = (1..HEAD_END.len()).rev().find(|count| self.pending.ends_with(&HEAD_END[..*count])).unwrap_or(0);
+        if end.unwrap_or(self.pending.len() - begun).max(self.blank_bytes) > HEAD_BYTES_MAX {
             return Err(refusal(431, "head_too_large", format!("more than {HEAD_BYTES_MAX} bytes of headers")));
         }
         end.map(|end| parse(&self.pending[..end], &self.directory).map(|head| (end + 4, head))).transpose()
@@ -273,6 +276,18 @@ mod tests {
         for bytes in [vec![b'x'; HEAD_BYTES_MAX + 1], vec![b'\n'; HEAD_BYTES_MAX + 1]] {
             assert!(matches!(fed(&bytes[1..]).next(), Ok(Step::More)));
             assert!(matches!(fed(&bytes).next(), Err(answer) if answer.status == 431));
+        }
+    }
+
+    #[test]
+    fn the_longest_head_is_one_however_its_end_is_cut() {
+        let line = format!("GET /{} HTTP/1.1", "a".repeat(HEAD_BYTES_MAX - "GET / HTTP/1.1".len()));
+        let bytes = [line.as_bytes(), HEAD_END].concat();
+        for cut in 0..=HEAD_END.len() {
+            let (mut reader, at) = (fed(&bytes[..line.len() + cut]), line.len() + cut);
+            assert!(cut == HEAD_END.len() || matches!(reader.next(), Ok(Step::More)), "{cut}");
+            reader.push(&bytes[at..]);
+            assert!(matches!(reader.next(), Ok(Step::Asked(_))), "{cut}");
         }
     }
 

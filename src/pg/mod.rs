@@ -5,6 +5,8 @@ pub mod fault;
 pub mod ledger;
 pub mod letters;
 pub mod outbox;
+#[cfg(feature = "clients")]
+pub mod tls;
 pub mod url;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +16,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::{Client, Config, Statement, Transaction};
-use postgres_openssl::MakeTlsConnector;
+/// What a connection is made with. Without the clients there is none to make.
+#[cfg(not(feature = "clients"))]
+pub use postgres::NoTls as MakeTlsConnector;
+#[cfg(feature = "clients")]
+pub use postgres_openssl::MakeTlsConnector;
 use r2d2_postgres::PostgresConnectionManager;
 
 use crate::failpoint::{self, Point};

@@ -75,14 +75,15 @@ struct Written<'a> {
 
 impl<'a> Written<'a> {
     fn read(json: &'a [u8]) -> Result<Self, Vec<Flaw>> {
-        serde_json::from_slice(json).map_err(|error| {
-            let rule = match error.classify() {
-                // Its words repeat what was there in place of an object, however long that is.
-                serde_json::error::Category::Data => "must be an object with each field once".to_owned(),
-                _ => format!("is not JSON: {error}"),
-            };
-            vec![Flaw::new("", rule)]
-        })
+        // Of a list serde would take the fields in their order.
+        let is_object = json.trim_ascii_start().starts_with(b"{");
+        let rule = match serde_json::from_slice(json) {
+            Ok(written) if is_object => return Ok(written),
+            Err(error) if error.classify() != serde_json::error::Category::Data => format!("is not JSON: {error}"),
+            // Its words repeat what was there in place of an object, however long that is.
+            _ => "must be an object with each field once".to_owned(),
+        };
+        Err(vec![Flaw::new("", rule)])
     }
 
     fn wish(&self, flaws: &mut Vec<Flaw>) -> Option<Wish<'a>> {
@@ -296,12 +297,15 @@ mod tests {
         assert_eq!(flaws("{}").len(), 4);
         for (json, begin) in [
             ("[]", "must be an object"),
+            (r#"["018f3f2e-7a2b-7c3d-8e4f-5a6b7c8d9e0f", "a", "b", 1, 1]"#, "must be an object"),
             ("", "is not JSON"),
             ("{\"quantity\":1,\"quantity\":2}", "must be an object with each field once"),
             ("{\"quantity\":1", "is not JSON"),
         ] {
             assert!(flaws(json)[0].starts_with(begin), "{json} {:?}", flaws(json));
         }
+        let long = flaws(&format!("\"{}\"", "x".repeat(1000)));
+        assert!(long[0].len() < 100, "{long:?}");
         assert!(Order::read(b"{\"order_id\":\"x\"}").unwrap_err()[0].to_string().contains("no UUID"));
     }
 

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use postgres::Row;
 use postgres::types::ToSql;
-use postgres_openssl::MakeTlsConnector;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::fault::Fault;
 use crate::ops::service::WAITING_THREADS;
-use crate::pg::{Database, Session, SessionOptions, Work, quoted};
+use crate::pg::{Database, MakeTlsConnector, Session, SessionOptions, Work, quoted};
 
 /// The table of restocks, which stands beside those of the flow.
 pub const CREATE: &str = include_str!("../../../../sql/orders/create_restocks.sql");
