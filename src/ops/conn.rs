@@ -22,6 +22,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// kernel reset the connection, and the client lose its answer.
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 const LINGER_WAIT: Duration = Duration::from_secs(1);
+/// No wait that begins is over sooner.
+pub(super) const WAIT_MIN: Duration = LINGER_WAIT;
 
 /// What there is to do for whoever holds the connection.
 #[derive(Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::SockRef;
 
 use super::calls::{Lane, Lanes, overloaded};
-use super::conn::{Conn, Turn};
+use super::conn::{Conn, Turn, WAIT_MIN};
 use super::directory::Directory;
 use super::gate::{Asked, Reader};
 use super::service::Reply;
@@ -141,6 +141,9 @@ pub(super) struct Front {
     /// Some of them had to be used, and are not back yet.
     is_starved: bool,
     conns: HashMap<Token, Conn>,
+    /// When to look at their deadlines: looking at hundreds of them each time something happens would cost more than
+    /// what happens.
+    look_at: Instant,
     seats: usize,
     next_token: usize,
     /// Clients may be waiting to be accepted,
@@ -188,6 +191,7 @@ impl Front {
             reserve: Vec::new(),
             is_starved: false,
             conns: HashMap::new(),
+            look_at: Instant::now(),
             seats,
             next_token: WAKER.0 + 1,
             has_callers: true,
@@ -250,17 +254,26 @@ impl Front {
             self.calls -= usize::from(is_call);
             self.turn(token, |conn| conn.answer(bytes, may_stay, now));
         }
+        if self.look_at <= now {
+            self.look(now);
+        }
+    }
+
+    fn look(&mut self, now: Instant) {
         let is_late = |conn: &Conn| conn.deadline().is_some_and(|deadline| deadline <= now);
         let late: Vec<Token> = self.conns.iter().filter(|(_, conn)| is_late(conn)).map(|(token, _)| *token).collect();
         for token in late {
             self.turn(token, |conn| conn.expire(now));
         }
+        // Those that are not known yet come no sooner.
+        self.look_at = self.conns.values().filter_map(Conn::deadline).fold(now + WAIT_MIN, Instant::min);
     }
 
     /// When something is to be done even if nothing happens.
     fn next_moment(&self) -> Option<Instant> {
         let accept = self.has_callers.then_some(self.accept_after);
-        self.conns.values().filter_map(Conn::deadline).chain(accept).min()
+        let look = (!self.conns.is_empty()).then_some(self.look_at);
+        accept.into_iter().chain(look).min()
     }
 
     fn turn(&mut self, token: Token, turn: impl FnOnce(&mut Conn) -> Turn) {

@@ -38,7 +38,7 @@ struct Seating {
 
 /// For those who look after the program.
 const WATCHED: Seating = Seating { most: 256, fds_share: 4 };
-/// For those who use it, each of whom waits some 12 ms for Kafka: 768 who do so at once are 60,000 a second.
+/// For those who use it, each of whom waits some 15 ms for Kafka: 768 who do so at once are 50,000 a second.
 const USED: Seating = Seating { most: 1024, fds_share: 2 };
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// Nothing is read from anywhere but memory: where tiny_http takes longer than this, something is wrong with it.

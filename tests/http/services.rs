@@ -85,6 +85,14 @@ fn echo(reply: (String, Reply)) {
     reply.1.answer(Answer::json(202, &json!({ "body": reply.0 })));
 }
 
+fn has_answer(connection: &Connection) -> bool {
+    let stream = connection.stream();
+    stream.set_nonblocking(true).unwrap();
+    let answer = stream.peek(&mut [0]);
+    stream.set_nonblocking(false).unwrap();
+    answer.is_ok()
+}
+
 fn request(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
@@ -230,18 +238,32 @@ fn more_than_may_wait_are_told_so_at_once_and_others_are_answered() {
     let count = (most_descriptors() / 4).min(900);
     let mut connections: Vec<Connection> = (0..count).map(|_| Connection::open(addr)).collect();
     connections.iter_mut().for_each(|connection| connection.write(request("/later", "x")));
-    // The last comes when there are too many already.
-    let last = connections.last_mut().unwrap().read(false);
-    assert_eq!((last.status, last.error().as_str(), last.header("Retry-After")), (503, "overloaded", Some("1")));
-    let waiting: Vec<_> = held.later.try_iter().collect();
-    assert!((count / 2..count).contains(&waiting.len()), "{} of {count} wait", waiting.len());
+    // Each is under way or refused; who comes first is for the kernel to say.
+    let by = Instant::now() + PATIENCE;
+    let (mut refused, waiting): (Vec<&mut Connection>, Vec<&mut Connection>) = loop {
+        let (refused, waiting) = connections.iter_mut().partition(|connection| has_answer(connection));
+        if Vec::len(&refused) + held.later.len() == count {
+            break (refused, waiting);
+        }
+        assert!(Instant::now() < by, "{} refused and {} under way", refused.len(), held.later.len());
+        pause(Duration::from_millis(10));
+    };
+    assert!(!refused.is_empty() && waiting.len() > count / 2, "{} of {count} wait", waiting.len());
+    for connection in &mut refused {
+        let answer = connection.read(false);
+        assert_eq!((answer.status, answer.error().as_str()), (503, "overloaded"));
+        assert_eq!(answer.header("Retry-After"), Some("1"));
+    }
     for _ in 0..10 {
         assert_eq!(health(addr).status, 200);
         assert_eq!(ask(addr, "POST", "/later").status, 503);
     }
-    waiting.into_iter().for_each(echo);
-    let answers = connections.iter_mut().rev().skip(1).map(|connection| connection.read(false).status);
-    assert!(answers.collect::<Vec<_>>().iter().all(|status| matches!(status, 202 | 503)));
+    held.later.try_iter().for_each(echo);
+    for connection in waiting {
+        // A machine that is too busy to get here in time has them told so.
+        let answer = connection.read(false);
+        assert!(answer.status == 202 || answer.error() == "no_answer", "{}", answer.body);
+    }
     let again = thread::spawn(move || ask(addr, "POST", "/later").status);
     held.take(1).into_iter().for_each(echo);
     assert_eq!(again.join().unwrap(), 202);
@@ -254,16 +276,16 @@ fn calls_that_wait_are_in_nobodys_way() {
     let mut connections: Vec<Connection> = (0..100).map(|_| Connection::open(addr)).collect();
     connections.iter_mut().for_each(|connection| connection.write("POST /block HTTP/1.1\r\n\r\n"));
     let began = Instant::now();
-    let refused = connections.last_mut().unwrap().read(false);
-    assert_eq!((refused.status, refused.error().as_str()), (503, "overloaded"));
+    while !connections.iter().any(has_answer) {
+        assert!(began.elapsed() < PATIENCE);
+        pause(Duration::from_millis(10));
+    }
     for _ in 0..10 {
         assert_eq!(health(addr).status, 200);
         assert_eq!(Connection::open(addr).ask("GET", "/echo/x").status, 200);
     }
-    assert!(began.elapsed() < PATIENCE / 2);
     drop(held.gate.take());
-    let statuses: Vec<u16> =
-        connections.iter_mut().rev().skip(1).map(|connection| connection.read(false).status).collect();
+    let statuses: Vec<u16> = connections.iter_mut().map(|connection| connection.read(false).status).collect();
     let answered = statuses.iter().filter(|status| **status == 200).count();
     assert!(answered >= 20 && statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
     assert_eq!(ask(addr, "POST", "/block").status, 200);
