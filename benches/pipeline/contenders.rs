@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sluicegate::engine::Rows;
 use sluicegate::pg::copy::{CopyRows, HEADER, TRAILER};
@@ -85,8 +85,8 @@ struct Took {
 }
 
 impl Took {
-    fn in_bench(rows: u64, since: Instant) -> Took {
-        let rows_per_s = rows as f64 / since.elapsed().as_secs_f64();
+    fn in_bench(rows: u64, took: Duration) -> Took {
+        let rows_per_s = rows as f64 / took.as_secs_f64();
         // Its memory would say nothing: the bench holds all rows of all rounds.
         Took {
             rows_per_s,
@@ -131,6 +131,7 @@ impl Ring<'_> {
             kafka_cpu_s: metered.kafka_cpu_s.filter(|_| uses_kafka),
             postgres_cpu_s: metered.postgres_cpu_s.filter(|_| contender.writes()),
             rows_per_transaction: took.rows_per_transaction,
+            told_per_s: None,
             others_percent: metered.others_percent,
         }
     }
@@ -140,26 +141,11 @@ impl Ring<'_> {
             "COPY {TABLE} (event_timestamp, response_message, status, seed_id, sub_scenario_id, scenario_id, script_id)
              FROM STDIN (FORMAT binary)"
         );
-        let next = AtomicUsize::new(0);
-        let clients: Vec<postgres::Client> = (0..self.load.writers).map(|_| self.stage.connect()).collect();
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            for mut client in clients {
-                let (next, sql) = (&next, &sql);
-                scope.spawn(move || {
-                    while let Some(rows) = self.encoded.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let mut copy = client.copy_in(sql.as_str()).expect("COPY starts");
-                        for part in [HEADER, rows.as_bytes(), TRAILER] {
-                            copy.write_all(part).expect("COPY takes rows");
-                        }
-                        copy.finish().expect("COPY ends");
-                    }
-                });
-            }
-        });
+        let buffers: Vec<&[u8]> = self.encoded.iter().map(CopyRows::as_bytes).collect();
+        let took = copy_all(self.stage, self.load.writers, &sql, &buffers);
         let rows: usize = self.encoded.iter().map(Rows::len).sum();
         let rows_per_transaction = Some(rows as f64 / self.encoded.len() as f64);
-        Took { rows_per_transaction, ..Took::in_bench(rows as u64, start) }
+        Took { rows_per_transaction, ..Took::in_bench(rows as u64, took) }
     }
 
     fn sluicegate(&self, exactly_once: bool) -> (Took, Option<Program>) {
@@ -196,6 +182,28 @@ impl From<peers::Told> for Took {
     }
 }
 
+/// Each buffer in a COPY of its own, over so many connections; how long that took.
+pub fn copy_all(stage: &Stage, connections: usize, sql: &str, buffers: &[&[u8]]) -> Duration {
+    let next = AtomicUsize::new(0);
+    let clients: Vec<postgres::Client> = (0..connections).map(|_| stage.connect()).collect();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            let next = &next;
+            scope.spawn(move || {
+                while let Some(rows) = buffers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut copy = client.copy_in(sql).expect("COPY starts");
+                    for part in [HEADER, rows, TRAILER] {
+                        copy.write_all(part).expect("COPY takes rows");
+                    }
+                    copy.finish().expect("COPY ends");
+                }
+            });
+        }
+    });
+    start.elapsed()
+}
+
 /// From payload to encoded row, without fetching and without writing.
 fn decode(load: &Load) -> Took {
     let (payloads, decoder) = (Payloads::new(load.record_bytes), Decoder::new());
@@ -214,5 +222,5 @@ fn decode(load: &Load) -> Took {
         records.iter().for_each(|payload| decoder.decode(payload, &mut rows));
         decoded += std::hint::black_box(&rows).len() as u64;
     }
-    Took::in_bench(decoded, start)
+    Took::in_bench(decoded, start.elapsed())
 }

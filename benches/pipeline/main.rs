@@ -8,6 +8,7 @@
 
 #![allow(clippy::disallowed_methods)] // the bench polls processes from outside, and ends one of its own
 
+mod accept;
 mod away;
 mod consumer;
 mod contenders;
@@ -17,6 +18,7 @@ mod latency;
 mod machine;
 mod meter;
 mod options;
+mod orders;
 mod peers;
 mod plot;
 mod process;
@@ -34,7 +36,7 @@ use machine::{Machine, said};
 use options::{Options, Part};
 use peers::Peers;
 use records::{SMALL_BYTES, encoded};
-use results::{Load, Results, Run, median};
+use results::{Load, Orders, Results, Run, median};
 use stage::Stage;
 
 /// Shares of the reached rate at which latency is measured.
@@ -91,6 +93,8 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         footprint: None,
         growth: Vec::new(),
         away: Vec::new(),
+        orders: None,
+        accept: Vec::new(),
     };
     println!("{}", results.machine.line());
     // Latency is measured at shares of the rate that the rounds reach.
@@ -119,6 +123,20 @@ fn measure(stage: &Stage, options: &Options) -> Results {
             let load = Load { partitions, record_bytes, rows, ..load.clone() };
             results.away.extend(away::measure(stage, &load));
         }
+    }
+    // In the flow's own partitions, whatever the rounds have.
+    let load = Load {
+        rows: options.orders,
+        partitions: orders::PARTITIONS,
+        record_bytes: orders::ORDER_BYTES,
+        ..load.clone()
+    };
+    if options.wants(Part::Orders) {
+        let runs = orders::measure(stage, &load, options.rounds);
+        results.orders = Some(Orders { load: load.clone(), runs });
+    }
+    if options.wants(Part::Accept) {
+        results.accept = accept::measure(stage, &load, options.rounds);
     }
     results
 }

@@ -23,6 +23,9 @@ pub struct Options {
     /// Rows of a round of the growth curves
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100_000..))]
     pub growth_rows: u64,
+    /// Orders of a round of the orders flow
+    #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(100_000..))]
+    pub orders: u64,
     /// Partitions of the topic
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub partitions: u32,
@@ -55,6 +58,10 @@ pub enum Part {
     Growth,
     /// Memory while PostgreSQL is stopped for a minute
     Away,
+    /// Reservations a second with 90% of the orders on one product, beside raw COPY and one transaction an order
+    Orders,
+    /// Orders that HTTP accepts a second, by wrk
+    Accept,
 }
 
 impl Options {

@@ -34,6 +34,10 @@ impl Program {
         self.child.id()
     }
 
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// The body of an answer with status 200.
     fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
@@ -89,6 +93,14 @@ impl Program {
         (rows - before) as f64 / since.elapsed().as_secs_f64()
     }
 
+    /// Until so many rows are written, or more.
+    pub fn await_written(&self, rows: u64) {
+        while self.written() < rows {
+            self.expect_soon("at the last row");
+            std::thread::sleep(LOOK_MAX);
+        }
+    }
+
     fn expect_soon(&self, what: &str) {
         assert!(self.began.elapsed() < PATIENCE, "the program is not {what} after {PATIENCE:?}");
     }
@@ -128,14 +140,17 @@ impl Drop for Program {
 pub const FETCHING: &str = "Kafka client: fetching";
 pub const DECODING: &str = "partitions: taking, decoding, batching";
 pub const WRITING: &str = "writers: COPY and the ledger";
+pub const TELLING: &str = "relay: telling others";
 pub const OTHER_WORK: &str = "intake, HTTP, the rest";
 
 /// What a thread of the program does, by its name.
 fn work_of(thread: &str) -> &'static str {
-    match thread.strip_prefix("status-") {
+    match thread.strip_prefix("status-").or(thread.strip_prefix("orders-")) {
         Some(number) if number.parse::<u32>().is_ok() => DECODING,
         Some(writer) if writer.starts_with("writer") => WRITING,
-        None if thread.starts_with("rdk:") => FETCHING,
+        Some("relay") => TELLING,
+        // The second one takes the broker's answers to those who published.
+        None if thread.starts_with("rdk:") || thread.starts_with("producer poll") => FETCHING,
         _ => OTHER_WORK,
     }
 }

@@ -24,6 +24,8 @@ pub fn publish(results: &Results) {
         |of: Option<u64>| assert!(of.is_none_or(|rounds| rounds >= ROUNDS_MIN), "{ROUNDS_MIN} rounds at least");
     rounds(results.rounds.iter().map(|run| run.round).max());
     rounds(results.growth.iter().map(|growth| growth.run.round).max());
+    rounds(results.orders.iter().flat_map(|orders| orders.runs.iter().map(|run| run.round)).max());
+    rounds(results.accept.iter().map(|accept| accept.round).max());
     let run = format!("benches/runs/{}", file_name(results));
     write(&run, &json(results));
     let measured_on =
@@ -42,6 +44,13 @@ pub fn publish(results: &Results) {
     }
     if let Some(away) = report::away(results) {
         mark("docs/BENCH.md", "away", &[away, measured_on("../")].join("\n"));
+    }
+    if let Some((table, line)) = report::orders::table(results).zip(report::orders::line(results)) {
+        mark("docs/BENCH.md", "orders", &[table, measured_on("../")].join("\n"));
+        mark("README.md", "orders", &line);
+    }
+    if let Some(accept) = report::orders::accept(results) {
+        mark("docs/BENCH.md", "accept", &[accept, measured_on("../")].join("\n"));
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a run comes to, as tables: the same text for a terminal and for the documentation.
 
+pub mod orders;
+
 use crate::contenders::Contender;
 use crate::growth::CURVES;
 use crate::program::{DECODING, FETCHING, OTHER_WORK, WRITING};
@@ -10,7 +12,15 @@ const OTHERS_PERCENT_MAX: f64 = 10.0;
 
 /// Everything that was measured.
 pub fn all(results: &Results) -> String {
-    let parts = [rounds(results), latency(results), footprint(results), growth(results), away(results)];
+    let parts = [
+        rounds(results),
+        latency(results),
+        footprint(results),
+        growth(results),
+        away(results),
+        orders::table(results),
+        orders::accept(results),
+    ];
     format!("\n{}\n\n{}", results.machine.line(), parts.into_iter().flatten().collect::<Vec<_>>().join("\n"))
 }
 

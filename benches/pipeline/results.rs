@@ -19,6 +19,17 @@ pub struct Results {
     pub footprint: Option<Footprint>,
     pub growth: Vec<Growth>,
     pub away: Vec<Away>,
+    /// Of the orders flow, and what its runs were run on.
+    #[serde(default)]
+    pub orders: Option<Orders>,
+    #[serde(default)]
+    pub accept: Vec<Accept>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Orders {
+    pub load: Load,
+    pub runs: Vec<Run>,
 }
 
 /// What is moved, and by how many.
@@ -34,7 +45,7 @@ pub struct Load {
 }
 
 /// One run of one contender.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Run {
     pub contender: String,
     pub round: u64,
@@ -49,6 +60,9 @@ pub struct Run {
     pub kafka_cpu_s: Option<f64>,
     pub postgres_cpu_s: Option<f64>,
     pub rows_per_transaction: Option<f64>,
+    /// Orders over the time until others had been told of the last one; none where nobody is told.
+    #[serde(default)]
+    pub told_per_s: Option<f64>,
     /// Of the machine's CPU time meanwhile: what was neither this run's nor idle. A quiet machine has next to none.
     pub others_percent: Option<f64>,
 }
@@ -104,6 +118,30 @@ pub struct Away {
     pub before_mb: f64,
     pub away_mb: f64,
     pub after_mb: f64,
+}
+
+/// One run of the load tool against one endpoint of the desk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Accept {
+    pub endpoint: String,
+    pub round: u64,
+    pub connections: usize,
+    pub orders_per_request: u64,
+    pub requests: u64,
+    /// Answered with something other than 202, or not at all.
+    pub failed: u64,
+    pub seconds: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+    /// As in a run.
+    pub others_percent: Option<f64>,
+}
+
+impl Accept {
+    pub fn orders_per_s(&self) -> f64 {
+        ((self.requests - self.failed) * self.orders_per_request) as f64 / self.seconds
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -230,9 +230,9 @@ const RULE_CHARS_MAX: usize = 400;
 /// A line on a terminal, whatever was pasted. Where a quote is left open in `.env`, a value goes on with the lines below,
 /// and one of them may have the password: only the first is shown.
 fn cut(text: &str) -> String {
-    let first = text.trim().lines().next().unwrap_or_default();
-    let line = plain(first, 120);
-    if first.len() < text.trim().len() && !line.ends_with('…') { line + "…" } else { line }
+    let first = text.lines().next().unwrap_or_default().trim_end();
+    let line = plain(first.trim(), 120);
+    if first.len() < text.trim_end().len() && !line.ends_with('…') { line + "…" } else { line }
 }
 
 /// Without control characters, and not without end.
