@@ -62,7 +62,7 @@ fn events<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Event> {
     for piece in pieces {
         reader.push(piece);
         loop {
-            match reader.next() {
+            match reader.step() {
                 Ok(Step::More) => break,
                 Ok(Step::Continue) => events.push(Event::Continue),
                 Ok(Step::Asked(asked)) => events.push(Event::Asked(asked)),

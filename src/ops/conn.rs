@@ -139,7 +139,7 @@ impl Conn {
     }
 
     fn read(&mut self, now: Instant) -> io::Result<Option<Asked>> {
-        match self.reader.next() {
+        match self.reader.step() {
             Ok(Step::Asked(asked)) => {
                 self.enter(Phase::Asking { keep_alive: asked.keep_alive, is_call: asked.call.is_some() }, now);
                 return Ok(Some(asked));

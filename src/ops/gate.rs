@@ -66,7 +66,7 @@ impl Reader {
     }
 
     /// Or what is wrong with the bytes; then the connection cannot go on.
-    pub fn next(&mut self) -> Result<Step, Answer> {
+    pub fn step(&mut self) -> Result<Step, Answer> {
         if self.body.is_none() {
             let Some((head_bytes, head)) = self.head()? else { return Ok(Step::More) };
             self.pending.drain(..head_bytes);
@@ -253,7 +253,7 @@ mod tests {
             let (mut reader, mut asked) = (Reader::new(nobody()), Vec::new());
             for part in bytes.chunks(size) {
                 reader.push(part);
-                while let Step::Asked(one) = reader.next().unwrap() {
+                while let Step::Asked(one) = reader.step().unwrap() {
                     asked.push(one);
                 }
             }
@@ -265,17 +265,17 @@ mod tests {
     #[test]
     fn a_body_that_waits_to_be_asked_for_is() {
         let mut reader = fed(b"GET / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
-        assert!(matches!(reader.next(), Ok(Step::Continue)));
-        assert!(matches!(reader.next(), Ok(Step::More)) && reader.has_begun());
+        assert!(matches!(reader.step(), Ok(Step::Continue)));
+        assert!(matches!(reader.step(), Ok(Step::More)) && reader.has_begun());
         reader.push(b"xx");
-        assert!(matches!(reader.next(), Ok(Step::Asked(_))));
+        assert!(matches!(reader.step(), Ok(Step::Asked(_))));
     }
 
     #[test]
     fn nothing_is_read_without_an_end() {
         for bytes in [vec![b'x'; HEAD_BYTES_MAX + 1], vec![b'\n'; HEAD_BYTES_MAX + 1]] {
-            assert!(matches!(fed(&bytes[1..]).next(), Ok(Step::More)));
-            assert!(matches!(fed(&bytes).next(), Err(answer) if answer.status == 431));
+            assert!(matches!(fed(&bytes[1..]).step(), Ok(Step::More)));
+            assert!(matches!(fed(&bytes).step(), Err(answer) if answer.status == 431));
         }
     }
 
@@ -285,9 +285,9 @@ mod tests {
         let bytes = [line.as_bytes(), HEAD_END].concat();
         for cut in 0..=HEAD_END.len() {
             let (mut reader, at) = (fed(&bytes[..line.len() + cut]), line.len() + cut);
-            assert!(cut == HEAD_END.len() || matches!(reader.next(), Ok(Step::More)), "{cut}");
+            assert!(cut == HEAD_END.len() || matches!(reader.step(), Ok(Step::More)), "{cut}");
             reader.push(&bytes[at..]);
-            assert!(matches!(reader.next(), Ok(Step::Asked(_))), "{cut}");
+            assert!(matches!(reader.step(), Ok(Step::Asked(_))), "{cut}");
         }
     }
 
@@ -347,7 +347,7 @@ mod tests {
             let mut asked = Vec::new();
             for part in bytes.as_bytes().chunks(size) {
                 reader.push(part);
-                while let Step::Asked(one) = reader.next().unwrap() {
+                while let Step::Asked(one) = reader.step().unwrap() {
                     asked.push(one);
                 }
             }
@@ -360,6 +360,6 @@ mod tests {
         let too_large = request.replace("Length: 10", "Length: 11");
         let mut reader = Reader::new(directory);
         reader.push(too_large.as_bytes());
-        assert!(matches!(reader.next(), Err(answer) if answer.status == 413));
+        assert!(matches!(reader.step(), Err(answer) if answer.status == 413));
     }
 }
