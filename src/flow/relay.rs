@@ -12,7 +12,9 @@ use crate::outlet::{Message, Outlet};
 use crate::pg::outbox::{self, Entry};
 
 /// Messages that may be without an answer. The producer's own queue is far larger.
-const UNANSWERED_MAX: u64 = 10_000;
+const UNANSWERED_MAX: u64 = 40_000;
+/// Then half of them are waited for at once: whoever waits for one at a time is woken for each.
+const UNANSWERED_LOW: u64 = UNANSWERED_MAX / 2;
 /// Longer than the producer takes to give up on a message.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
 
@@ -49,7 +51,10 @@ impl<F: Flow> Apply<F> {
                 let sent = outlet.publish(&message, Box::new(move |result| drop(tell.send(result))));
                 messages += 1;
                 answers.unanswered += 1;
-                fault = sent.and_then(|()| answers.await_all_but(UNANSWERED_MAX)).err();
+                fault = match answers.unanswered {
+                    UNANSWERED_MAX.. => sent.and_then(|()| answers.await_all_but(UNANSWERED_LOW)).err(),
+                    _ => sent.err(),
+                };
             })?;
         }
         match fault {

@@ -21,6 +21,8 @@ use crate::fault::Fault;
 
 /// The code of a lock that was not granted in time.
 pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
+/// The code of a row whose key another one has.
+pub const UNIQUE_VIOLATION: &str = "pg.23505";
 
 /// A connection that its user can declare spent: the pool then closes it.
 struct Link {

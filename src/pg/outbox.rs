@@ -12,8 +12,9 @@ const GUARD: &str = include_str!("../../sql/outbox/guard.sql");
 const TAKE: &str = include_str!("../../sql/outbox/take.sql");
 const DROP: &str = include_str!("../../sql/outbox/drop.sql");
 
-/// Rows that are published together. One holds the messages of a batch, which may be thousands.
-const ROWS_MAX: i64 = 8;
+/// Rows that are published together. One holds the messages of a batch, which may be thousands. After each such lot
+/// everything is waited for, so it should be much more than is under way at once.
+const ROWS_MAX: i64 = 16;
 
 /// The messages of one batch, in the flow's own form.
 pub struct Entry {

@@ -7,7 +7,10 @@
 //! | `orders-warehouse` | customer | each reserved order |
 //! | `orders-inventory` | product | each row of the inventory that a transaction changed |
 
+use std::io::Write;
+
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use super::order::{Amount, text};
 use super::stock::{Reason, Shelf, Verdict};
@@ -95,12 +98,13 @@ impl<'a> Unpacked<'a> {
 /// Shows every message of a body. `from` is where its records came from.
 pub fn unfold(body: &[u8], from: &Partition, topics: &Topics, see: &mut dyn FnMut(Message<'_>)) -> Result<(), Fault> {
     let mut body = Unpacked(body);
-    let mut payload = Vec::new();
+    let mut made = Made { payload: Vec::new(), source: format!("{from}/"), source_start: 0 };
+    made.source_start = made.source.len();
     while let [kind, rest @ ..] = body.0 {
         body.0 = rest;
         let shown = match *kind {
-            CHANGE => show_change(&mut body, from, topics, &mut payload, see),
-            kind => show_order(kind, &mut body, from, topics, &mut payload, see),
+            CHANGE => show_change(&mut body, topics, &mut made, see),
+            kind => show_order(kind, &mut body, topics, &mut made, see),
         };
         shown.ok_or_else(|| {
             Fault::stop("outbox.malformed", "a row of sluicegate_outbox does not hold what was packed")
@@ -109,37 +113,54 @@ pub fn unfold(body: &[u8], from: &Partition, topics: &Topics, see: &mut dyn FnMu
     Ok(())
 }
 
+/// One message in the making. There are tens of thousands a second: nothing is allocated for one.
+struct Made {
+    payload: Vec<u8>,
+    /// Begins with where the records came from.
+    source: String,
+    source_start: usize,
+}
+
+impl Made {
+    /// Of a message that comes from this offset, with more behind it to tell it from others.
+    fn name(&mut self, offset: i64, more: std::fmt::Arguments<'_>) {
+        self.source.truncate(self.source_start);
+        let written = std::fmt::Write::write_fmt(&mut self.source, format_args!("{offset}{more}"));
+        written.expect("a string takes everything");
+    }
+
+    fn put(&mut self, text: std::fmt::Arguments<'_>) {
+        self.payload.write_fmt(text).expect("a vector takes everything");
+    }
+}
+
 fn show_change(
     body: &mut Unpacked<'_>,
-    from: &Partition,
     topics: &Topics,
-    payload: &mut Vec<u8>,
+    made: &mut Made,
     see: &mut dyn FnMut(Message<'_>),
 ) -> Option<()> {
     let offset = body.number()?;
     let bucket = i16::from_be_bytes(body.array()?);
     let (taken, available, reserved) = (body.number()?, body.number()?, body.number()?);
     let product_id = body.text()?;
-    payload.clear();
-    payload.extend_from_slice(b"{\"product_id\":");
-    text(payload, product_id);
-    payload.extend_from_slice(
-        format!(
-            ",\"bucket\":{bucket},\"taken\":{taken},\"available_quantity\":{available},\"reserved_quantity\":{reserved}}}"
-        )
-        .as_bytes(),
-    );
-    let source = format!("{from}/{offset}/{product_id}/{bucket}");
-    see(Message { topic: &topics.inventory, key: product_id.as_bytes(), payload, source: Some(&source) });
+    made.payload.clear();
+    made.payload.extend_from_slice(b"{\"product_id\":");
+    text(&mut made.payload, product_id);
+    made.put(format_args!(
+        ",\"bucket\":{bucket},\"taken\":{taken},\"available_quantity\":{available},\"reserved_quantity\":{reserved}}}"
+    ));
+    made.name(offset, format_args!("/{product_id}/{bucket}"));
+    let (payload, source) = (&made.payload, Some(made.source.as_str()));
+    see(Message { topic: &topics.inventory, key: product_id.as_bytes(), payload, source });
     Some(())
 }
 
 fn show_order(
     kind: u8,
     body: &mut Unpacked<'_>,
-    from: &Partition,
     topics: &Topics,
-    payload: &mut Vec<u8>,
+    made: &mut Made,
     see: &mut dyn FnMut(Message<'_>),
 ) -> Option<()> {
     let (status, reason) = match kind {
@@ -154,26 +175,33 @@ fn show_order(
     let quantity = i32::from_be_bytes(body.field()?.try_into().ok()?);
     let amount = Amount::of_numeric(body.field()?)?;
     let _created_at = body.field()?;
-    let source = format!("{from}/{offset}");
+    made.name(offset, format_args!(""));
 
-    payload.clear();
-    payload.extend_from_slice(format!("{{\"order_id\":\"{order_id}\",\"customer_id\":").as_bytes());
-    text(payload, customer_id);
-    payload.extend_from_slice(b",\"product_id\":");
-    text(payload, product_id);
-    payload.extend_from_slice(format!(",\"quantity\":{quantity},\"amount\":{amount}").as_bytes());
+    let mut id = [0; Hyphenated::LENGTH];
+    made.payload.clear();
+    made.payload.extend_from_slice(b"{\"order_id\":\"");
+    made.payload.extend_from_slice(order_id.hyphenated().encode_lower(&mut id).as_bytes());
+    made.payload.extend_from_slice(b"\",\"customer_id\":");
+    text(&mut made.payload, customer_id);
+    made.payload.extend_from_slice(b",\"product_id\":");
+    text(&mut made.payload, product_id);
+    made.put(format_args!(",\"quantity\":{quantity},\"amount\":{amount}"));
+    let (key, end) = (customer_id.as_bytes(), made.payload.len());
     if kind == RESERVED {
-        let end = payload.len();
-        payload.push(b'}');
-        see(Message { topic: &topics.warehouse, key: customer_id.as_bytes(), payload, source: Some(&source) });
-        payload.truncate(end);
+        made.payload.push(b'}');
+        see(Message { topic: &topics.warehouse, key, payload: &made.payload, source: Some(&made.source) });
+        made.payload.truncate(end);
     }
-    payload.extend_from_slice(format!(",\"status\":\"{status}\"").as_bytes());
+    for part in [",\"status\":\"", status, "\""] {
+        made.payload.extend_from_slice(part.as_bytes());
+    }
     if let Some(reason) = reason {
-        payload.extend_from_slice(format!(",\"reason\":\"{}\"", reason.name()).as_bytes());
+        for part in [",\"reason\":\"", reason.name(), "\""] {
+            made.payload.extend_from_slice(part.as_bytes());
+        }
     }
-    payload.push(b'}');
-    see(Message { topic: &topics.validated, key: customer_id.as_bytes(), payload, source: Some(&source) });
+    made.payload.push(b'}');
+    see(Message { topic: &topics.validated, key, payload: &made.payload, source: Some(&made.source) });
     Some(())
 }
 

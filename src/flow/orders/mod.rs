@@ -5,6 +5,9 @@
 //! locked in one global order, then changed by one UPDATE, and the orders are copied. Copying takes most of the time,
 //! and a popular product is in every group; so the orders are copied first, by a guess at what the stock will be, and
 //! the rows are locked only then. A guess that does not hold under the locks is rolled back and done again with them.
+//!
+//! Orders that were sent twice are found by their key: the copy is refused, and done again without those that have a
+//! row. Only a group that comes after one with repeats asks beforehand, for asking costs a lookup an order.
 
 pub mod events;
 pub mod order;
@@ -12,7 +15,7 @@ mod rows;
 pub mod stock;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use postgres::types::ToSql;
@@ -28,7 +31,7 @@ use crate::fault::Fault;
 use crate::flow::{Flow, Sample};
 use crate::outlet::Message;
 use crate::pg::copy::timestamp_us;
-use crate::pg::{LOCK_NOT_AVAILABLE, Work, outbox, quoted};
+use crate::pg::{LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION, Work, outbox, quoted};
 use crate::record::{Partition, Record};
 
 pub const NAME: &str = "orders";
@@ -44,6 +47,8 @@ pub struct Orders {
     waits: bool,
     /// Where the next group begins to look for a shelf.
     turn: AtomicUsize,
+    /// Whether the newest group that asked had orders with a row.
+    repeats: AtomicBool,
 }
 
 /// The statements, with the names of the tables in them.
@@ -92,7 +97,7 @@ impl Orders {
             copy: named(include_str!("../../../sql/orders/copy.sql")),
             reserve: named(include_str!("../../../sql/orders/reserve.sql")),
         };
-        Orders { sql, topics, waits, turn: AtomicUsize::new(0) }
+        Orders { sql, topics, waits, turn: AtomicUsize::new(0), repeats: AtomicBool::new(false) }
     }
 
     /// Orders of the group that have a row already.
@@ -196,6 +201,52 @@ impl Orders {
         self.copy(work, group, &verdicts)?;
         let changes = self.reserve(work, group, &before, &after)?;
         Ok(Done { verdicts, changes })
+    }
+
+    /// Decides and writes what is not `known` of these batches.
+    fn apply(
+        &self,
+        work: &mut Work<'_>,
+        batches: &[&Batch<OrderRows>],
+        known: HashSet<Uuid>,
+    ) -> Result<Vec<Verdict>, Fault> {
+        let group = Group::new(batches, known);
+        if group.orders.is_empty() {
+            return Ok(Vec::new());
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let seen = self.look(work, &group)?;
+        let mut guess = seen.clone();
+        let guessed = match guess.settle(turn, &group.needs) {
+            true => {
+                guess.keep_homes();
+                self.try_guess(work, &group, guess)?
+            }
+            false => None,
+        };
+        let done = match guessed {
+            Some(done) => done,
+            None => self.decide_locked(work, &group, &seen, turn)?,
+        };
+        if self.topics.is_some() {
+            self.tell(work, &group, &done)?;
+        }
+        Ok(done.verdicts)
+    }
+
+    /// The same for what has no row yet.
+    fn apply_new(&self, work: &mut Work<'_>, batches: &[&Batch<OrderRows>]) -> Result<Vec<Verdict>, Fault> {
+        if !self.repeats.load(Ordering::Relaxed) {
+            let mut inner = work.begin()?;
+            match self.apply(&mut inner, batches, HashSet::new()) {
+                Ok(verdicts) => return inner.commit().map(|()| verdicts),
+                Err(fault) if fault.cause().code == UNIQUE_VIOLATION => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        let known = self.known(work, batches)?;
+        self.repeats.store(!known.is_empty(), Ordering::Relaxed);
+        self.apply(work, batches, known)
     }
 
     fn tell(&self, work: &mut Work<'_>, group: &Group<'_>, done: &Done) -> Result<(), Fault> {
@@ -313,34 +364,13 @@ impl Flow for Orders {
     }
 
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<OrderRows>]) -> Result<(), Fault> {
-        if batches.iter().all(|batch| batch.rows.is_empty()) {
-            return Ok(());
-        }
-        let known = self.known(work, batches)?;
-        let group = Group::new(batches, known);
         let rows: usize = batches.iter().map(|batch| batch.rows.len()).sum();
-        work.count("repeated", (rows - group.orders.len()) as u64);
-        if group.orders.is_empty() {
+        if rows == 0 {
             return Ok(());
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let seen = self.look(work, &group)?;
-        let mut guess = seen.clone();
-        let guessed = match guess.settle(turn, &group.needs) {
-            true => {
-                guess.keep_homes();
-                self.try_guess(work, &group, guess)?
-            }
-            false => None,
-        };
-        let done = match guessed {
-            Some(done) => done,
-            None => self.decide_locked(work, &group, &seen, turn)?,
-        };
-        if self.topics.is_some() {
-            self.tell(work, &group, &done)?;
-        }
-        for verdict in done.verdicts {
+        let verdicts = self.apply_new(work, batches)?;
+        work.count("repeated", (rows - verdicts.len()) as u64);
+        for verdict in verdicts {
             let outcome = match verdict {
                 Verdict::Reserved { .. } => verdict.status(),
                 Verdict::Rejected(Reason::UnknownProduct) => "rejected_unknown_product",

@@ -5,6 +5,9 @@
 //! orders takes from one shelf of each product, its *home*; where that is not enough, the other shelves are emptied
 //! onto it, and what is left is spread over all of them again.
 
+/// Stock is spread anew only where each shelf would then serve so many groups like the one that found too little.
+const SPREAD_GROUPS: i64 = 4;
+
 /// One row of the inventory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shelf {
@@ -82,7 +85,8 @@ impl Stock {
     }
 
     /// Chooses a home for each product, beginning with the `turn`-th shelf, that serves every order as well as all
-    /// shelves together would. False where some product has none such.
+    /// shelves together would. False where some product has none such, and where others would serve only because the
+    /// stock lies unevenly: spread, it lets more writers at it at once.
     pub fn settle(&mut self, turn: usize, needs: &[Need]) -> bool {
         let mut wanted = vec![0i64; self.products.len()];
         needs.iter().for_each(|need| wanted[need.product] += need.quantity);
@@ -90,11 +94,14 @@ impl Stock {
             let count = product.shelves.len();
             let total = product.available();
             let serves = |index: &usize| product.shelves[*index].available >= wanted.min(total);
-            match (0..count).map(|step| (turn + step) % count).find(serves) {
-                Some(home) => product.home = home,
-                None => return count == 0,
+            match (0..count).position(|step| serves(&((turn + step) % count))) {
+                Some(step) if step > 0 && total / count as i64 >= wanted.saturating_mul(SPREAD_GROUPS) => false,
+                Some(step) => {
+                    product.home = (turn + step) % count;
+                    true
+                }
+                None => count == 0,
             }
-            true
         })
     }
 
@@ -191,6 +198,17 @@ mod tests {
             Verdict::Rejected(reason) => reason.name(),
         };
         verdicts.iter().map(word).collect()
+    }
+
+    #[test]
+    fn stock_that_lies_unevenly_is_spread_while_that_helps_and_no_longer() {
+        let need = [Need { product: 0, quantity: 10 }];
+        let settles = |shelves: &[i64], turn| {
+            stock(&[shelves.iter().map(|available| (*available, 0)).collect()]).settle(turn, &need)
+        };
+        assert!(settles(&[100, 0], 0), "its own shelf serves it");
+        assert!(!settles(&[100, 0], 1), "five groups could be served by each");
+        assert!(settles(&[70, 0], 1), "too little is left to be spread");
     }
 
     proptest! {
