@@ -34,6 +34,12 @@ struct Told {
     max_ms: f64,
 }
 
+impl Told {
+    fn accepted(&self) -> u64 {
+        self.requests - self.refused
+    }
+}
+
 pub fn measure(stage: &Stage, load: &Load, rounds: u64) -> Vec<Accept> {
     if said("which", &["wrk"]).is_none() {
         println!("There is no `wrk` on the PATH: the accept rate is left out.");
@@ -63,22 +69,21 @@ fn run(stage: &Stage, load: &Load, endpoint: &str, orders_per_request: u64, roun
     clean(stage, 1);
     let program = Program::start(&settings(stage, load, &topic));
     program.await_ready();
-    let mut accepted = wrk(&program, endpoint, orders_per_request, WARM_UP_S).requests;
+    let warm_up = wrk(&program, endpoint, orders_per_request, WARM_UP_S);
     let meter = Meter::start(stage);
     let before_s = program.cpu_s();
     let told = wrk(&program, endpoint, orders_per_request, MEASURED_S);
     // wrk is among the others: it is what the machine does besides.
     let others_percent = meter.finish(program.cpu_s() - before_s).others_percent;
-    accepted += told.requests - told.refused;
     // Whatever was accepted becomes a row; what was under way when wrk left may become one as well.
-    program.await_written(accepted * orders_per_request);
+    program.await_written((warm_up.accepted() + told.accepted()) * orders_per_request);
     program.stop();
     Accept {
         endpoint: endpoint.to_owned(),
         round,
         connections: CONNECTIONS,
         orders_per_request,
-        requests: told.requests,
+        accepted: told.accepted(),
         failed: told.refused + told.broken,
         seconds: told.seconds,
         p50_ms: told.p50_ms,

@@ -127,8 +127,9 @@ pub struct Accept {
     pub round: u64,
     pub connections: usize,
     pub orders_per_request: u64,
-    pub requests: u64,
-    /// Answered with something other than 202, or not at all.
+    /// Requests that were answered, and not refused.
+    pub accepted: u64,
+    /// Those that were refused, or not answered.
     pub failed: u64,
     pub seconds: f64,
     pub p50_ms: f64,
@@ -140,7 +141,7 @@ pub struct Accept {
 
 impl Accept {
     pub fn orders_per_s(&self) -> f64 {
-        ((self.requests - self.failed) * self.orders_per_request) as f64 / self.seconds
+        (self.accepted * self.orders_per_request) as f64 / self.seconds
     }
 }
 
