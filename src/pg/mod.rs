@@ -29,11 +29,8 @@ pub type MakeTlsConnector = postgres::NoTls;
 
 /// The code of a lock that was not granted in time.
 pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
-<<<<<<< HEAD
 /// Large enough for a batch of usual size to be one message. Memory: writers x 3 x this.
 const COPY_PART_BYTES: usize = 1 << 20;
-=======
->>>>>>> obench
 /// The code of a row whose key another one has.
 pub const UNIQUE_VIOLATION: &str = "pg.23505";
 
