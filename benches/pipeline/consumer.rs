@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sluicegate::config::{Sources, Start as StartAt};
-use sluicegate::engine::{Event, Lane, Source};
+use sluicegate::engine::{Event, Lane, Seen, Source};
 use sluicegate::kafka::{Consumer, ConsumerConfig, Start};
 
 use crate::peers::Told;
@@ -54,7 +54,7 @@ pub fn consume(rows: u64) {
                     let mut count = 0;
                     let taken = lane.take(flow.batch_rows_max, flow.batch_bytes_max, WAIT, &mut |_| {
                         count += 1;
-                        Ok(())
+                        Ok(Seen::Taken)
                     });
                     taken.expect("records");
                     if count > 0 {

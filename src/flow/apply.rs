@@ -170,6 +170,11 @@ impl<F: Flow> Sink for Apply<F> {
         self.flow.decode(record, rows)
     }
 
+    #[inline]
+    fn due_ms(&self, record: &Record<'_>) -> Option<u64> {
+        self.flow.due_ms(record)
+    }
+
     fn claim(&self, wanted: &[Wanted]) -> Result<Claims, Fault> {
         if wanted.is_empty() {
             return Ok(Claims::Made(Vec::new()));

@@ -33,6 +33,11 @@ pub trait Flow: Send + Sync + 'static {
     /// What PostgreSQL would refuse is refused here.
     fn decode(&self, record: &Record<'_>, rows: &mut Self::Rows) -> Result<(), Fault>;
 
+    /// When the record may be decoded, in milliseconds since 1970, where it has to wait.
+    fn due_ms(&self, _record: &Record<'_>) -> Option<u64> {
+        None
+    }
+
     /// The effects of these batches, inside the transaction that also moves the ledger.
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<Self::Rows>]) -> Result<(), Fault>;
 

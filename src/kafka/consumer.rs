@@ -16,7 +16,7 @@ use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 use super::raw::{self, PartitionQueue};
 use super::{client_config, fault};
-use crate::engine::{self, Event, Source};
+use crate::engine::{self, Event, Seen, Source};
 use crate::fault::{Cause, Fault};
 use crate::record::{Partition, Record};
 
@@ -340,7 +340,7 @@ impl engine::Lane for Lane {
         records_max: usize,
         bytes_max: usize,
         wait: Duration,
-        see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
+        see: &mut dyn FnMut(&Record<'_>) -> Result<Seen, Fault>,
     ) -> Result<Option<i64>, Fault> {
         self.0.take(records_max, bytes_max, wait, see)
     }
