@@ -331,6 +331,8 @@ fn another_client_takes_the_place_of_one_that_has_nothing() {
         start: Start::Earliest,
         session_timeout_ms: 6000,
         fetch_memory_bytes: 1 << 20,
+        fetch_min_bytes: None,
+        fetch_max_bytes: None,
         partitions: PARTITIONS as u32,
         poll_interval_ms: 60_000,
         topic_ids: true,

@@ -26,6 +26,8 @@ pub fn consume(rows: u64) {
         start: if flow.start == StartAt::Earliest { Start::Earliest } else { Start::Latest },
         session_timeout_ms: flow.session_timeout.as_millis() as u64,
         fetch_memory_bytes: flow.fetch_memory_bytes as u64,
+        fetch_min_bytes: None,
+        fetch_max_bytes: None,
         partitions: flow.partitions as u32,
         poll_interval_ms: 60_000,
         topic_ids: true,

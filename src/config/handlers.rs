@@ -1,6 +1,8 @@
 //! What is done with each event, as it is configured: a list of handlers, checked down to each path and each type. What
 //! a handler does is not known here.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use super::keys::nearest;
@@ -107,6 +109,18 @@ impl Path {
         };
         let part = |part: &str| part.replace("~1", "/").replace("~0", "~");
         Ok(Path::Json(rest.split('/').map(part).collect()))
+    }
+}
+
+/// As it was written, near enough to find it.
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Json(parts) if parts.is_empty() => write!(f, "the payload"),
+            Path::Json(parts) => parts.iter().try_for_each(|part| write!(f, "/{part}")),
+            Path::Header(name) => write!(f, "{HEADERS}{name}"),
+            word => write!(f, "{}", WORDS.iter().find(|(_, path)| path == word).map_or("", |(name, _)| name)),
+        }
     }
 }
 
@@ -343,8 +357,7 @@ mod tests {
             {"kind": "forward", "topic": "others", "key": "/user"},
         ]));
         let json = |parts: &[&str]| Path::Json(parts.iter().map(|part| part.to_string()).collect());
-        let column =
-            |name: &str, path, kind, required| Column { name: name.to_owned(), path, kind, required };
+        let column = |name: &str, path, kind, required| Column { name: name.to_owned(), path, kind, required };
         assert_eq!(
             read.unwrap(),
             [
@@ -381,8 +394,7 @@ mod tests {
             {"kind": "fail", "permanent_percent": 101},
         ]))
         .unwrap_err();
-        let told: Vec<String> =
-            found.iter().map(|found| format!("{} {}", found.place, found.flaw.rule)).collect();
+        let told: Vec<String> = found.iter().map(|found| format!("{} {}", found.place, found.flaw.rule)).collect();
         assert_eq!(
             told,
             [

@@ -15,6 +15,8 @@ pub const PATHS_MAX: usize = 64;
 #[derive(Default)]
 pub struct Paths {
     root: Node,
+    /// The number of the whole, which need not be looked for.
+    whole: Option<usize>,
     count: usize,
 }
 
@@ -26,7 +28,7 @@ struct Node {
 }
 
 /// What was found, by the numbers of the places.
-pub type Places<'a> = [Option<&'a RawValue>; PATHS_MAX];
+pub type Places<'a> = [Option<&'a str>; PATHS_MAX];
 
 impl Paths {
     /// The number of a place. None where there are too many.
@@ -39,8 +41,8 @@ impl Paths {
             });
             node = &mut node.children[index].1;
         }
-        let next = self.count;
-        let number = *node.number.get_or_insert(next);
+        let place = if parts.is_empty() { &mut self.whole } else { &mut node.number };
+        let number = *place.get_or_insert(self.count);
         self.count = self.count.max(number + 1);
         (number < PATHS_MAX).then_some(number)
     }
@@ -55,6 +57,9 @@ impl Paths {
         let mut reader = serde_json::Deserializer::from_str(text);
         let looked = Look { node: &self.root, found: &mut found }.deserialize(&mut reader).and_then(|()| reader.end());
         looked.map_err(|error| format!("is not JSON: line {} column {}", error.line(), error.column()))?;
+        if let Some(number) = self.whole {
+            found[number] = Some(text.trim_ascii());
+        }
         Ok(found)
     }
 }
@@ -93,12 +98,12 @@ impl<'de> DeserializeSeed<'de> for Look<'_, '_, 'de> {
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
         match self.node.number {
             Some(number) => {
-                let raw = <&RawValue>::deserialize(reader)?;
+                let raw = <&RawValue>::deserialize(reader)?.get();
                 self.found[number] = Some(raw);
                 match self.node.children.is_empty() {
                     true => Ok(()),
                     false => {
-                        let mut inner = serde_json::Deserializer::from_str(raw.get());
+                        let mut inner = serde_json::Deserializer::from_str(raw);
                         inner.deserialize_any(self).map_err(serde::de::Error::custom)
                     }
                 }
@@ -199,7 +204,7 @@ mod tests {
 
     fn found<'a>(paths: &Paths, json: &'a str) -> Vec<Option<&'a str>> {
         let found = paths.read(json.as_bytes()).unwrap();
-        found[..paths.count].iter().map(|raw| raw.map(RawValue::get)).collect()
+        found[..paths.count].to_vec()
     }
 
     #[test]

@@ -2,11 +2,14 @@
 //! only place that names the flows; each of them is one file here and one folder in `sql/`.
 
 pub mod apply;
+mod events;
 pub mod orders;
+mod packed;
 mod relay;
 mod status;
 
 pub use apply::Apply;
+pub use events::Events;
 pub use orders::{Desk, Orders};
 pub use status::Status;
 
@@ -41,6 +44,11 @@ pub trait Flow: Send + Sync + 'static {
     /// The effects of these batches, inside the transaction that also moves the ledger.
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<Self::Rows>]) -> Result<(), Fault>;
 
+    /// Topics that this flow reads beside the configured one.
+    fn inlets(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
     /// Topics that this flow publishes to.
     fn outlets(&self) -> Vec<&str> {
         Vec::new()
@@ -72,6 +80,7 @@ pub trait Visit {
 pub fn each(config: &config::Config, visit: &mut impl Visit) -> Result<(), Cause> {
     for (name, flow) in config.enabled() {
         match name {
+            events::NAME => visit.flow(flow, Events::from_config(flow)?),
             orders::NAME => visit.flow(flow, Orders::from_config(flow)),
             status::NAME => visit.flow(flow, Status::from_config(flow)?),
             unknown => return Err(Cause::new("flow.unknown", format!("there is no flow named \"{unknown}\""))),
@@ -90,7 +99,7 @@ pub struct Behind<'a> {
 
 /// Whether a flow publishes, or takes requests that it publishes.
 pub fn publishes(flow: &str) -> bool {
-    flow == orders::NAME
+    [events::NAME, orders::NAME].contains(&flow)
 }
 
 /// What can be asked of a flow over HTTP, where there is something.
