@@ -318,7 +318,8 @@ fn handlers_do_what_is_configured_and_all_of_it_or_nothing() {
         let (kind, id) = (if number % 5 == 1 { "ping" } else { "number" }, id(number));
         let payload = format!(
             r#"{{"type": "{kind}", "number": {number}, "money": -{number}.50, "at": "2025-01-01T10:00:00.{number:06}Z", "id": "{id}",
-                "ok": true, "share": {number}e-1, "big": {number}000000000, "rest": {{"a": [null, "\u00e4"]}}, "other": 1}}"#
+                "ok": true, "share": {number}e-1, "big": {}, "rest": {{"a": [null, "\u00e4"]}}, "other": 1}}"#,
+            number * 1_000_000_000
         );
         stream.send(None, &format!("key-{}", number % 9), &payload);
     }
@@ -335,8 +336,8 @@ fn handlers_do_what_is_configured_and_all_of_it_or_nothing() {
     let alive: Vec<u64> = (0..1000).filter(|number| number % 5 != 1 && !dead.contains(number)).collect();
     let numbers =
         |sql: &str| -> Vec<u64> { stream.texts(sql).iter().map(|text| text.parse().expect("a number")).collect() };
-    assert_eq!(numbers("SELECT number::text FROM numbers ORDER BY number"), alive);
-    assert_eq!(numbers("SELECT number::text FROM notes ORDER BY number"), alive);
+    assert_eq!(numbers("SELECT number::text FROM numbers ORDER BY numbers.number"), alive);
+    assert_eq!(numbers("SELECT number::text FROM notes ORDER BY notes.number"), alive);
     let right = "number % 10 = 7 AND attempt = 2 OR number % 10 <> 7 AND attempt = 0";
     assert_eq!(
         stream.number(&format!("SELECT count(*) FROM notes WHERE NOT ({right})")),
@@ -423,6 +424,8 @@ fn what_is_remembered_is_bounded_by_number_and_by_time() {
     assert!(stream.number(ids) <= 1000 + 2 * 300, "{} ids", stream.number(ids));
     let mut number = 10_000;
     wait_for("the last of the old ones to be forgotten", SOON, || {
+        // Each of these is one more that is remembered.
+        std::thread::sleep(Duration::from_millis(500));
         number += 1;
         stream.send(Some(&number.to_string()), "key", &payload(number));
         stream.flush();
