@@ -197,7 +197,7 @@ impl Stream {
         let mut dead = BTreeMap::new();
         for read in self.all(&self.dead()) {
             let source = read.header("sluicegate-source").expect("a source").to_owned();
-            let id = read.header("message_id").expect("an id").to_owned();
+            let id = read.header("message_id").map_or_else(|| id_of(read.text()), str::to_owned);
             let former = sources.insert(id.clone(), source.clone());
             assert!(former.is_none_or(|former| former == source), "{id} is a dead letter by two records");
             dead.insert(id, read);
@@ -208,7 +208,8 @@ impl Stream {
     /// Each message is a row once, or a dead letter once, and nothing is missing. Gives the dead ones.
     fn check(&self) -> BTreeMap<String, Read> {
         self.settle();
-        let rows = self.texts("SELECT message_id FROM events ORDER BY 1");
+        let rows =
+            self.texts("SELECT coalesce(message_id, 'message-' || (payload ->> 'number')) FROM events ORDER BY 1");
         let processed: BTreeSet<String> = rows.iter().cloned().collect();
         let twice = rows.windows(2).find(|pair| pair[0] == pair[1]);
         assert!(twice.is_none(), "processed twice: {twice:?}, {} rows of {} ids", rows.len(), processed.len());
@@ -229,27 +230,21 @@ fn payload(number: u64) -> String {
     format!(r#"{{"type": "order.created", "number": {number}, "user": {{"id": "u-{}"}}}}"#, number % 1000)
 }
 
+/// Of a message that has none of its own.
+fn id_of(payload: &str) -> String {
+    let json: serde_json::Value = serde_json::from_str(payload).expect("JSON");
+    format!("message-{}", json["number"])
+}
+
 const FAILING: &str = r#"[{"kind": "fail", "transient_percent": 5, "permanent_percent": 1}, {"kind": "table"}]"#;
 
-/// `SLUICEGATE_EVENTS=200000` is the whole of it, with a kill every two seconds.
-#[test]
-fn kill_9_again_and_again_with_two_instances_and_each_message_is_processed_or_dead_once() {
-    let count: u64 = support::setting("SLUICEGATE_EVENTS", 20_000);
+/// Two instances, of which one is killed again and again while messages come in.
+fn kill_while(stream: &mut Stream, count: u64, send: &mut dyn FnMut(&mut Stream, u64)) {
     const ROUNDS: u64 = 20;
-    let mut stream = Stream::new("events", FAILING);
     let (mut killed, mut other) = (stream.start(), stream.start());
     other.wait_ready();
-    let mut random = Random(count);
     for round in 0..ROUNDS {
-        for number in round * count / ROUNDS..(round + 1) * count / ROUNDS {
-            let (id, key) = (format!("message-{number}"), format!("key-{}", random.below(500)));
-            let payload = if random.chance(1) { "{\"cut\": ".to_owned() } else { payload(number) };
-            stream.send(Some(&id), &key, &payload);
-            if random.chance(2) {
-                // Under another key it may be in another partition.
-                stream.send(Some(&id), &format!("key-{}", random.below(500)), &payload);
-            }
-        }
+        (round * count / ROUNDS..(round + 1) * count / ROUNDS).for_each(|number| send(stream, number));
         stream.flush();
         let pause_ms = if count >= 100_000 { 2_000 } else { 37 * round % 400 };
         std::thread::sleep(Duration::from_millis(pause_ms));
@@ -257,6 +252,24 @@ fn kill_9_again_and_again_with_two_instances_and_each_message_is_processed_or_de
         killed = stream.start();
         std::mem::swap(&mut killed, &mut other);
     }
+    stream.settle();
+}
+
+/// `SLUICEGATE_EVENTS=200000` is the whole of it, with a kill every two seconds.
+#[test]
+fn kill_9_again_and_again_with_two_instances_and_each_message_is_processed_or_dead_once() {
+    let count: u64 = support::setting("SLUICEGATE_EVENTS", 20_000);
+    let mut stream = Stream::new("events", FAILING);
+    let mut random = Random(count);
+    kill_while(&mut stream, count, &mut |stream, number| {
+        let (id, key) = (format!("message-{number}"), format!("key-{}", random.below(500)));
+        let payload = if random.chance(1) { "{\"cut\": ".to_owned() } else { payload(number) };
+        stream.send(Some(&id), &key, &payload);
+        if random.chance(2) {
+            // Under another key it may be in another partition.
+            stream.send(Some(&id), &format!("key-{}", random.below(500)), &payload);
+        }
+    });
     let dead = stream.check();
     let share = dead.len() as u64 * 1000 / count;
     assert!((12..30).contains(&share), "{share} of 1000 are dead, and about 2% should be");
@@ -275,6 +288,18 @@ fn kill_9_again_and_again_with_two_instances_and_each_message_is_processed_or_de
     let sources: BTreeSet<&str> = retried.iter().filter_map(|read| read.header("sluicegate-source")).collect();
     assert!((30..80).contains(&(sources.len() as u64 * 1000 / count)), "{} were tried again", sources.len());
     assert!(retried.iter().all(|read| read.header("sluicegate-due").is_some() && read.header("message_id").is_some()));
+}
+
+/// Without ids nothing but the ledger, and the name of what is tried again, stands between a message and its double.
+#[test]
+fn kill_9_again_and_again_and_messages_without_an_id_are_processed_or_dead_once_as_well() {
+    let mut stream = Stream::new("nameless", FAILING);
+    kill_while(&mut stream, 10_000, &mut |stream, number| {
+        stream.send(None, &format!("key-{}", number % 500), &payload(number));
+        stream.ids.insert(format!("message-{number}"));
+    });
+    let dead = stream.check();
+    assert!((50..200).contains(&dead.len()), "{} of 10,000 are dead, and about 1% should be", dead.len());
 }
 
 #[test]
