@@ -457,3 +457,80 @@ fn what_is_remembered_is_bounded_by_number_and_by_time() {
         (stream.number(ids) < 200).then_some(())
     });
 }
+
+/// Tables of one's own, with a place for each row in the order in which they were written.
+fn with_places(stream: &Stream, function: &str) {
+    let sql = format!(
+        "CREATE TABLE events (place bigint GENERATED ALWAYS AS IDENTITY, message_id text, key text, number bigint,
+            payload jsonb);
+         CREATE TABLE gate (is_open boolean);
+         CREATE FUNCTION look(number bigint, key text, attempt integer) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            {function}
+         END $$;"
+    );
+    connect(&stream.url).batch_execute(&sql).expect("tables");
+}
+
+const PLACED: &str = r#"{"kind": "table", "table": "events", "columns": [
+        {"name": "message_id", "path": "@message_id", "type": "text"}, {"name": "key", "path": "@key", "type": "text"},
+        {"name": "number", "path": "/number", "type": "bigint"}, {"name": "payload", "path": "", "type": "jsonb"}]},
+    {"kind": "sql", "sql": "SELECT look($1, $2, $3)", "params": [{"path": "/number", "type": "bigint"},
+        {"path": "@key", "type": "text"}, {"path": "@attempt", "type": "integer"}]}"#;
+
+/// In the order in which they were written the numbers of each key grow.
+fn check_order(stream: &Stream) {
+    let sql = "SELECT format('%s before %s of %s', number, next, key)
+               FROM (SELECT key, number, lead(number) OVER (PARTITION BY key ORDER BY place) AS next FROM events) AS pairs
+               WHERE next <= number";
+    assert_eq!(stream.texts(sql), [""; 0]);
+    assert_eq!(stream.number("SELECT count(*) FROM sluicegate_held"), 0);
+    assert_eq!(stream.number("SELECT count(*) FROM sluicegate_parked"), 0);
+}
+
+#[test]
+fn the_order_of_each_key_is_kept_under_kill_9_whatever_fails_between() {
+    let handlers = format!(r#"[{{"kind": "fail", "transient_percent": 3, "permanent_percent": 1}}, {PLACED}]"#);
+    let mut stream = Stream::new("ordered", &handlers).with("SLUICEGATE_FLOWS_EVENTS_ORDERING", "key");
+    with_places(
+        &stream,
+        "IF number % 40 = 3 AND attempt = 0 THEN RAISE EXCEPTION 'busy' USING ERRCODE = '40001'; END IF;
+         IF number % 150 = 8 THEN RAISE EXCEPTION 'never'; END IF;",
+    );
+    let mut random = Random(7);
+    kill_while(&mut stream, 10_000, &mut |stream, number| {
+        // Some keys are in every batch, so that much is parked, and some hardly ever.
+        let key = if random.chance(30) { random.below(3) } else { 3 + random.below(200) };
+        stream.send(Some(&format!("message-{number}")), &format!("key-{key}"), &payload(number));
+    });
+    stream.check();
+    check_order(&stream);
+    let tried_again = stream.number("SELECT count(*) FROM events WHERE number % 40 = 3");
+    assert!(tried_again > 200, "{tried_again}");
+}
+
+#[test]
+fn a_hot_key_that_fails_stops_no_other_and_its_records_follow_in_their_order() {
+    let mut stream = Stream::new("hot", &format!("[{PLACED}]"))
+        .with("SLUICEGATE_FLOWS_EVENTS_ORDERING", "key")
+        .with("SLUICEGATE_FLOWS_EVENTS_RETRY_DELAY_MS", "10000")
+        .with("SLUICEGATE_FLOWS_EVENTS_RETRY_DELAY_FACTOR", "1");
+    with_places(
+        &stream,
+        "IF key = 'hot' AND number = 0 AND NOT EXISTS (SELECT FROM gate) THEN
+            RAISE EXCEPTION 'busy' USING ERRCODE = '40001';
+         END IF;",
+    );
+    for number in 0..2_500 {
+        stream.send(Some(&format!("hot-{number}")), "hot", &payload(number));
+        stream.send(Some(&format!("other-{number}")), &format!("key-{}", number % 20), &payload(number));
+    }
+    stream.flush();
+    let _instances = [stream.start(), stream.start()];
+    let others = "SELECT count(*) FROM events WHERE key <> 'hot'";
+    wait_for("all others", SOON, || (stream.number(others) == 2_500).then_some(()));
+    assert_eq!(stream.number("SELECT count(*) FROM events WHERE key = 'hot'"), 0, "it waits for its head");
+    connect(&stream.url).batch_execute("INSERT INTO gate VALUES (true)").expect("opened");
+    let dead = stream.check();
+    assert!(dead.is_empty());
+    check_order(&stream);
+}

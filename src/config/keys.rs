@@ -169,6 +169,8 @@ const FLOWS: &[FlowRow] = &[
                 "and so many times longer before each one after it,"),
             row("retry_jitter_percent", Kind::Integer { min: 0, max: 100 }, Is("20"), &[],
                 "each of these up to so much shorter, so that what failed together comes back spread out."),
+            row("ordering", Kind::Word(&["any", "key"]), Is("any"), &[],
+                "`key`: a record that waits to be tried again holds back later ones of its own key, and no others."),
             row("transient_sqlstates", Kind::List(sqlstate), Is("40001,40P01,55P03,57014"), &[],
                 "What a statement of a handler may say of a record that is to be tried again."),
             row("fetch_min_bytes", Kind::Bytes { min: 1, max: 100 * MIB }, Is("1024"), &["KAFKA_CONSUMER_FETCH_MIN_BYTES"],

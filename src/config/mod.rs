@@ -163,6 +163,8 @@ pub struct Flow {
     #[serde(default)]
     pub retry_jitter_percent: u64,
     #[serde(default)]
+    pub ordering: Ordering,
+    #[serde(default)]
     pub transient_sqlstates: Vec<String>,
     /// None where the consumer's own are best.
     #[serde(default)]
@@ -176,6 +178,16 @@ impl Flow {
     pub fn retry_topics(&self) -> Vec<String> {
         (1..=self.retry_max).map(|number| format!("{}-{number}", self.retry_topic_prefix)).collect()
     }
+}
+
+/// What a record that is tried again holds back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ordering {
+    #[default]
+    Any,
+    /// Later ones of its key.
+    Key,
 }
 
 /// What a transaction does where another one holds a row that it needs.

@@ -267,8 +267,9 @@ impl Chain {
         };
         let fate = flaw.map_or_else(|| self.run(&seen, id, rows), Fate::Permanent);
         *rows.record() = records;
+        let timestamp_ms = record.timestamp_ms.or(origin.timestamp_ms);
         let origin = is_retry.then(|| Box::new(origin));
-        rows.push(id, record.timestamp_ms, origin, fate);
+        rows.push(id, timestamp_ms, origin, fate);
     }
 
     fn run(&self, seen: &Seen<'_>, id: Option<Id>, rows: &mut EventRows) -> Fate {

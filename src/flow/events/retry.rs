@@ -10,7 +10,7 @@ use crate::pg::copy::field;
 use crate::record::{Partition, Record};
 
 pub const DUE: &str = "sluicegate-due";
-const SOURCE: &str = "sluicegate-source";
+pub const SOURCE: &str = "sluicegate-source";
 const TOPIC: &str = "sluicegate-original-topic";
 const PARTITION: &str = "sluicegate-original-partition";
 const OFFSET: &str = "sluicegate-original-offset";
@@ -87,12 +87,20 @@ pub struct Retries {
 }
 
 impl Retries {
-    /// Where a record goes after this attempt, and when it is due there. None once it has had them all. `draw` spreads.
-    pub fn next(&self, attempt: u32, now_ms: u64, draw: u64) -> Option<(&str, u64)> {
-        let topic = self.topics.get(attempt as usize)?;
+    pub fn has_next(&self, attempt: u32) -> bool {
+        self.topics.len() > attempt as usize
+    }
+
+    /// Where a record waits for the attempt after this one.
+    pub fn topic(&self, attempt: u32) -> &str {
+        &self.topics[(attempt as usize).min(self.topics.len() - 1)]
+    }
+
+    /// That, and when it is due there, where there is such an attempt. `draw` spreads.
+    pub fn next(&self, attempt: u32, now_ms: u64, draw: u64) -> (&str, u64) {
         let wait_ms = self.delay_ms.saturating_mul(self.factor.saturating_pow(attempt));
         let jitter_ms = wait_ms / 100 * self.jitter_percent;
-        Some((topic, now_ms.saturating_add(wait_ms - draw.checked_rem(jitter_ms + 1).unwrap_or(0))))
+        (self.topic(attempt), now_ms.saturating_add(wait_ms - draw.checked_rem(jitter_ms + 1).unwrap_or(0)))
     }
 }
 
@@ -101,22 +109,29 @@ impl Retries {
 pub struct Messages(Vec<u8>);
 
 impl Messages {
-    /// The record, with its history. `due_ms` is none where it is not tried again.
-    pub fn failed(&mut self, topic: &str, record: Packed<'_>, origin: &Origin, error: &str, due_ms: Option<u64>) {
-        let next = if due_ms.is_some() { origin.attempt + 1 } else { origin.attempt };
+    /// The record, with its history. `attempt` is the one that comes next, or the last one where nothing is due any more.
+    pub fn failed(
+        &mut self,
+        topic: &str,
+        record: Packed<'_>,
+        origin: &Origin,
+        attempt: u32,
+        error: &str,
+        due_ms: Option<u64>,
+    ) {
         let number = |number: i64| number.to_string().into_bytes();
         let first = if origin.first_error.is_empty() { error } else { &origin.first_error };
         let mut ours = vec![
             (TOPIC, origin.topic.as_bytes().to_vec()),
             (PARTITION, number(origin.partition.into())),
             (OFFSET, number(origin.offset)),
-            (ATTEMPT, number(next.into())),
+            (ATTEMPT, number(attempt.into())),
             (FIRST_ERROR, first.as_bytes().to_vec()),
             (LAST_ERROR, error.as_bytes().to_vec()),
         ];
         ours.extend(origin.timestamp_ms.map(|ms| (TIMESTAMP, number(ms))));
         ours.extend(due_ms.map(|ms| (DUE, ms.to_string().into_bytes())));
-        let source = format!("{}/{next}", origin.name());
+        let source = format!("{}/{attempt}", origin.name());
         self.add(topic, record.key, record, &source, &ours);
     }
 
@@ -172,13 +187,13 @@ mod tests {
     #[test]
     fn waits_grow_and_are_spread_and_come_to_an_end() {
         for (attempt, topic, most) in [(0, "r-1", 1_000), (1, "r-2", 5_000), (2, "r-3", 25_000)] {
-            let waits: Vec<u64> = (0..most * 2).map(|draw| retries().next(attempt, 7, draw).unwrap().1 - 7).collect();
-            assert_eq!(retries().next(attempt, 7, 0).unwrap().0, topic);
+            let waits: Vec<u64> = (0..most * 2).map(|draw| retries().next(attempt, 7, draw).1 - 7).collect();
+            assert_eq!((retries().next(attempt, 7, 0).0, retries().has_next(attempt)), (topic, true));
             assert_eq!((*waits.iter().min().unwrap(), *waits.iter().max().unwrap()), (most / 5 * 4, most));
         }
-        assert_eq!(retries().next(3, 0, 0), None);
+        assert!(!retries().has_next(3));
         let all = Retries { delay_ms: u64::MAX, ..retries() };
-        assert_eq!(all.next(2, 7, 0).unwrap().1, u64::MAX);
+        assert_eq!(all.next(2, 7, 0).1, u64::MAX);
     }
 
     #[test]
@@ -190,7 +205,7 @@ mod tests {
         let record = Packed::read(&record).unwrap();
         let origin = Origin::of(&Partition::new("t", 3), 40, Some(5));
         let mut messages = Messages::default();
-        messages.failed("r-1", record, &origin, "first (a)", Some(900));
+        messages.failed("r-1", record, &origin, 1, "first (a)", Some(900));
         let body = messages.into_body();
         let (mut again, mut own, mut source) = (Origin::default(), Vec::new(), None);
         unfold(&body, &mut |message| {
@@ -210,7 +225,7 @@ mod tests {
         assert_eq!(again.name(), "t/3/40");
 
         let mut messages = Messages::default();
-        messages.failed("dead", record, &again, "second (b)", None);
+        messages.failed("dead", record, &again, 1, "second (b)", None);
         let body = messages.into_body();
         unfold(&body, &mut |message| {
             assert_eq!(message.source, Some("t/3/40/1"));
