@@ -160,6 +160,7 @@ fn start_demo_broker(config: &mut Config) -> Result<DemoBroker, Failure> {
         // Its offsets start again with every process; under a name of its own the ledger does not mind.
         let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs());
         flow.topic = format!("{}-demo-{now}", flow.topic);
+        flow.producer_topic = None;
         flow.retry_topic_prefix = format!("{}-demo-{now}", flow.retry_topic_prefix);
         for topic in flow.retry_topics().iter().chain([&flow.topic]) {
             demo.create_topic(topic, flow.partitions)?;

@@ -62,7 +62,9 @@ impl Stream {
             ("KAFKA_RETRY_TOPIC_PREFIX", format!("{topic}-retry")),
             ("KAFKA_DLQ_TOPIC", format!("{topic}-dlq")),
             ("SLUICEGATE_FLOWS_EVENTS_HANDLERS", handlers.to_owned()),
-            ("SLUICEGATE_FLOWS_EVENTS_SESSION_TIMEOUT_MS", "6000".to_owned()),
+            // Short, so that what a killed instance had is soon taken over.
+            ("SLUICEGATE_FLOWS_EVENTS_SESSION_TIMEOUT_MS", "2000".to_owned()),
+            ("SLUICEGATE_FLOWS_EVENTS_REVOKE_GRACE_MS", "1000".to_owned()),
             ("SLUICEGATE_FLOWS_EVENTS_RETRY_DELAY_MS", "200".to_owned()),
             ("SLUICEGATE_FLOWS_EVENTS_RETRY_DELAY_FACTOR", "2".to_owned()),
             // Small, so that a test of seconds has many transactions.
@@ -238,19 +240,29 @@ fn id_of(payload: &str) -> String {
 
 const FAILING: &str = r#"[{"kind": "fail", "transient_percent": 5, "permanent_percent": 1}, {"kind": "table"}]"#;
 
-/// Two instances, of which one is killed again and again while messages come in.
+/// Two instances, of which one is killed again and again, while messages come in and are written.
 fn kill_while(stream: &mut Stream, count: u64, send: &mut dyn FnMut(&mut Stream, u64)) {
-    const ROUNDS: u64 = 20;
-    let (mut killed, mut other) = (stream.start(), stream.start());
-    other.wait_ready();
+    const ROUNDS: u64 = 10;
+    let mut random = Random(count);
+    let mut instances = [stream.start(), stream.start()];
+    instances[1].wait_ready();
+    let mut client = connect(&stream.url);
+    let mut rows = || -> i64 { client.query_one("SELECT count(*) FROM events", &[]).expect("a count").get(0) };
     for round in 0..ROUNDS {
+        let before = rows();
         (round * count / ROUNDS..(round + 1) * count / ROUNDS).for_each(|number| send(stream, number));
         stream.flush();
-        let pause_ms = if count >= 100_000 { 2_000 } else { 37 * round % 400 };
-        std::thread::sleep(Duration::from_millis(pause_ms));
-        killed.signal("KILL");
-        killed = stream.start();
-        std::mem::swap(&mut killed, &mut other);
+        let mut looks = 0;
+        while rows() == before {
+            assert!(looks < 20_000, "nothing is written any more");
+            looks += 1;
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        std::thread::sleep(Duration::from_millis(if count >= 100_000 { 2_000 } else { random.below(60) }));
+        // Both have partitions, or soon will: either may be in the middle of a transaction.
+        let index = random.below(2) as usize;
+        instances[index].signal("KILL");
+        instances[index] = stream.start();
     }
     stream.settle();
 }

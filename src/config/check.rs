@@ -186,6 +186,15 @@ fn between(settled: &BTreeMap<&'static str, Effective>) -> Vec<Finding> {
         }
     }
 
+    let idempotent = "flows.events.producer_idempotent";
+    let text = |path: &str| settled.get(path).and_then(|found| found.value.as_str());
+    let is_sure =
+        text("flows.events.producer_acks") == Some("all") && number("flows.events.producer_retries") > Some(0);
+    if is_on(idempotent) && !is_sure {
+        let rule = "needs producer_acks: all and at least one of producer_retries".to_owned();
+        finding(idempotent.to_owned(), rule, "turn it off, or give it both".to_owned());
+    }
+
     let on = || keys::flows().filter(|flow| is_on(&format!("flows.{flow}.enabled")));
     if on().next().is_none() && keys::flows().all(|flow| settled.contains_key(format!("flows.{flow}.enabled").as_str()))
     {

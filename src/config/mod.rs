@@ -166,6 +166,15 @@ pub struct Flow {
     pub ordering: Ordering,
     #[serde(default)]
     pub transient_sqlstates: Vec<String>,
+    /// None where made-up records go into the topic that is read.
+    #[serde(default)]
+    pub producer_topic: Option<String>,
+    #[serde(default)]
+    pub producer_acks: Option<String>,
+    #[serde(default)]
+    pub producer_retries: Option<u64>,
+    #[serde(default)]
+    pub producer_idempotent: Option<bool>,
     /// None where the consumer's own are best.
     #[serde(default)]
     pub fetch_min_bytes: Option<u64>,
@@ -174,6 +183,21 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Where made-up records go.
+    pub fn sample_topic(&self) -> &str {
+        self.producer_topic.as_deref().unwrap_or(&self.topic)
+    }
+
+    /// What the producer of made-up records is told beside what all are, in librdkafka's words.
+    pub fn producer_options(&self) -> impl Iterator<Item = (String, String)> {
+        let options = [
+            ("acks", self.producer_acks.clone()),
+            ("message.send.max.retries", self.producer_retries.map(|retries| retries.to_string())),
+            ("enable.idempotence", self.producer_idempotent.map(|is_idempotent| is_idempotent.to_string())),
+        ];
+        options.into_iter().filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)))
+    }
+
     /// Where records wait for their next attempt, one topic for each.
     pub fn retry_topics(&self) -> Vec<String> {
         (1..=self.retry_max).map(|number| format!("{}-{number}", self.retry_topic_prefix)).collect()

@@ -127,12 +127,22 @@ fn events_are_as_the_replaced_system_had_them() {
         ("KAFKA_CONSUMER_FETCH_MAX_BYTES", "1000000"),
         ("KAFKA_RETRY_TOPIC_PREFIX", "r"),
         ("KAFKA_DLQ_TOPIC", "d"),
+        ("KAFKA_PRODUCER_TOPIC", "p"),
+        ("KAFKA_PRODUCER_ACKS", "1"),
+        ("KAFKA_PRODUCER_RETRIES", "7"),
+        ("KAFKA_PRODUCER_IDEMPOTENT", "false"),
     ];
     let config = load("", &env);
     let events = &config.flows["events"];
     assert_eq!((events.topic.as_str(), events.group_id.as_str(), events.writers), ("t", "g", 7));
     assert_eq!((events.fetch_min_bytes, events.fetch_max_bytes), (Some(1), Some(1_000_000)));
     assert_eq!((events.retry_topics(), events.dlq_topic.as_str()), (vec!["r-1".to_owned()], "d"));
+    assert_eq!(events.sample_topic(), "p");
+    let options: Vec<String> = events.producer_options().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(options, ["acks=1", "message.send.max.retries=7", "enable.idempotence=false"]);
+    let finding = "flows.events.producer_idempotent needs producer_acks: all and at least one of producer_retries";
+    assert_eq!(findings("", &[("DB_URL", URL), ("KAFKA_PRODUCER_ACKS", "0")]), [finding]);
+    assert_eq!(findings("", &[("DB_URL", URL), ("KAFKA_PRODUCER_RETRIES", "0")]), [finding]);
 }
 
 #[test]

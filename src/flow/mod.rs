@@ -69,6 +69,10 @@ pub trait Sample: Send + Sync {
 
     /// Appends the payload of record `number`.
     fn payload(&self, number: u64, out: &mut Vec<u8>);
+
+    fn headers(&self, _number: u64) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 /// Something to be done with each enabled flow, whatever its types.
@@ -117,6 +121,7 @@ pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<
 /// Made-up records of a flow by its name.
 pub fn sample(flow: &str) -> Option<Box<dyn Sample>> {
     match flow {
+        events::NAME => Some(Box::new(events::Happenings)),
         orders::NAME => Some(Box::new(orders::Wishes)),
         status::NAME => Some(Box::new(status::Updates)),
         _ => None,

@@ -6,10 +6,13 @@ use std::ops::Range;
 use super::Work;
 use crate::fault::Fault;
 
+/// Does so many of them.
+pub type Attempt<'s> = dyn FnMut(&mut Work<'_>, Range<usize>) -> Result<(), Fault> + 's;
+
 /// What is tried, and what is at fault: `attempt` runs under a savepoint of its own. A fault that `is_theirs` says is
 /// nobody's among them ends the search.
 pub struct Search<'s> {
-    pub attempt: &'s mut dyn FnMut(&mut Work<'_>, Range<usize>) -> Result<(), Fault>,
+    pub attempt: &'s mut Attempt<'s>,
     pub is_theirs: &'s dyn Fn(&Fault) -> bool,
     pub found: &'s mut dyn FnMut(usize, Fault),
 }

@@ -27,8 +27,8 @@ use crate::config;
 use crate::config::handlers::Path;
 use crate::engine::{Batch, Letter, Rows};
 use crate::fault::{Cause, Fault};
-use crate::flow::Flow;
 use crate::flow::packed::Unpacked;
+use crate::flow::{Flow, Sample};
 use crate::outlet::Message;
 use crate::pg::search::Search;
 use crate::pg::seen::{self, Seen};
@@ -510,5 +510,33 @@ impl Flow for Events {
     fn messages(&self, body: &[u8], _: &Partition, see: &mut dyn FnMut(Message<'_>)) -> Result<(), Fault> {
         unfold(body, see)
             .ok_or_else(|| Fault::stop("outbox.malformed", "a row of sluicegate_outbox does not hold what was packed"))
+    }
+}
+
+/// Made-up events: a thousand users, three types.
+pub struct Happenings;
+
+impl Sample for Happenings {
+    fn key(&self, number: u64) -> Option<String> {
+        Some(format!("user-{}", number % 1000))
+    }
+
+    fn payload(&self, number: u64, out: &mut Vec<u8>) {
+        let kind = ["order.created", "order.paid", "order.shipped"][number as usize % 3];
+        let (user, amount) = (number % 1000, number % 10_000);
+        let text = format!(
+            r#"{{"type":"{kind}","user":{{"id":"user-{user}"}},"order":{{"number":{number},"amount":{amount}.50}}}}"#
+        );
+        out.extend_from_slice(text.as_bytes());
+    }
+
+    fn headers(&self, _: u64) -> Vec<(&'static str, String)> {
+        let now_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+        vec![
+            ("message_id", Id::now_v7().to_string()),
+            ("timestamp", now_ms.to_string()),
+            ("source", "sluicegate produce".to_owned()),
+            ("trace_id", Id::now_v7().simple().to_string()),
+        ]
     }
 }
