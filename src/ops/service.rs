@@ -9,6 +9,8 @@ use super::body::Body;
 /// Threads that `Pace::Waiting` calls share. Who has a connection for each of them never waits for one.
 pub const WAITING_THREADS: usize = 4;
 
+const KEY_CHARS_MAX: usize = 255;
+
 /// How a call treats the thread that it comes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -65,6 +67,28 @@ impl Call {
             content_type: None,
             body: Body::default(),
         }
+    }
+
+    /// Its Idempotency-Key, or that this is none.
+    pub fn key(&self) -> Result<Option<&str>, Answer> {
+        let Some(key) = self.idempotency_key.as_deref() else { return Ok(None) };
+        if (1..=KEY_CHARS_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(Some(key));
+        }
+        let message = format!("Idempotency-Key has {} characters, or others than visible ASCII", key.len());
+        let cure = format!("send 1 to {KEY_CHARS_MAX} characters without a space, as a UUID is");
+        Err(Answer::error(400, "idempotency_key_invalid", message, cure))
+    }
+
+    /// For those that understand nothing but JSON. Whoever says nothing means it.
+    pub fn check_json(&self) -> Result<(), Answer> {
+        let Some(content_type) = &self.content_type else { return Ok(()) };
+        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if essence == "application/json" || essence.ends_with("+json") {
+            return Ok(());
+        }
+        let message = format!("Content-Type is {content_type}");
+        Err(Answer::error(415, "content_type_unsupported", message, "send JSON with Content-Type: application/json"))
     }
 
     /// The first value of a parameter of the query.
