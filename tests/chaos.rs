@@ -196,7 +196,7 @@ impl Lane {
         }
         instances.push(hit);
         if round.drained {
-            for instance in &instances {
+            for instance in &mut instances {
                 instance.try_signal("TERM");
             }
             for instance in &mut instances {

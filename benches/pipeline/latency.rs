@@ -22,7 +22,7 @@ use crate::stage::Stage;
 /// Not measured: connections and batches come up to the rate, and the broker compiles what producing needs, which the
 /// rounds did not ask of it.
 const WARM_UP_S: f64 = 10.0;
-const MEASURED_S: f64 = 15.0;
+pub const MEASURED_S: f64 = 15.0;
 /// How long the last records may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks of the observer.
@@ -68,9 +68,9 @@ impl Seen {
     }
 }
 
-pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> Latency {
+pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64, measured_s: f64) -> Latency {
     let rate = reached_per_s * f64::from(percent) / 100.0;
-    let records = (rate * (WARM_UP_S + MEASURED_S)) as u64;
+    let records = (rate * (WARM_UP_S + measured_s)) as u64;
     let topic = stage.new_topic(load);
     stage.clean();
     let meter = Meter::start(stage);
@@ -161,7 +161,7 @@ fn observe(stage: &Stage, topic: &str, places: &Places, begin: Instant, gone: &A
 
 /// Of each record after the warm-up.
 fn latencies_ms(seen: &Seen, places: &Places, rate: f64) -> Vec<f64> {
-    let mut latencies = Vec::with_capacity((rate * MEASURED_S) as usize);
+    let mut latencies = Vec::with_capacity(places.records as usize);
     for (partition, steps) in seen.steps.iter().enumerate() {
         let mut steps = steps.iter();
         let mut step = steps.next();

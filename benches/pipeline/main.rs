@@ -92,6 +92,7 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         latency: Vec::new(),
         footprint: None,
         growth: Vec::new(),
+        growth_latency: Vec::new(),
         away: Vec::new(),
         orders: None,
         accept: Vec::new(),
@@ -106,16 +107,19 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         let reached_per_s = median(us.map(|run| run.rows_per_s)).expect("rounds");
         for percent in PERCENTS {
             println!("latency at {percent}% of {reached_per_s:.0} records/s");
-            results.latency.push(latency::measure(stage, &load, percent, reached_per_s));
+            results.latency.push(latency::measure(stage, &load, percent, reached_per_s, latency::MEASURED_S));
         }
     }
     if options.wants(Part::Footprint) {
         println!("start-up, idle CPU, size");
         results.footprint = Some(footprint::measure(stage, &load));
     }
+    let growing = Load { rows: options.growth_rows, ..load.clone() };
     if options.wants(Part::Growth) {
-        let base = Load { rows: options.growth_rows, ..load.clone() };
-        results.growth = growth::measure(stage, &base, options.rounds);
+        results.growth = growth::measure(stage, &growing, options.rounds);
+    }
+    if options.wants(Part::GrowthLatency) {
+        results.growth_latency = growth::latency(stage, &growing);
     }
     if options.wants(Part::Away) {
         for (partitions, record_bytes, rows) in AWAY {

@@ -56,6 +56,8 @@ pub enum Part {
     Footprint,
     /// Rates and memory over partitions, writers, batches, sizes of records, and 10 million rows
     Growth,
+    /// From produced to visible over the same, at half of the rate that each of them reaches
+    GrowthLatency,
     /// Memory while PostgreSQL is stopped for a minute
     Away,
     /// Reservations a second with 90% of the orders on one product, beside raw COPY and one transaction an order

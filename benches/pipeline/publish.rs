@@ -42,6 +42,9 @@ pub fn publish(results: &Results) {
         let picture = "![Rates and memory as the load grows](img/bench-growth.svg)\n".to_owned();
         mark("docs/BENCH.md", "growth", &[picture, growth, measured_on("../")].join("\n"));
     }
+    if let Some(latency) = report::growth_latency(results) {
+        mark("docs/BENCH.md", "growth-latency", &[latency, measured_on("../")].join("\n"));
+    }
     if let Some(away) = report::away(results) {
         mark("docs/BENCH.md", "away", &[away, measured_on("../")].join("\n"));
     }

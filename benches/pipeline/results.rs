@@ -18,6 +18,8 @@ pub struct Results {
     pub latency: Vec<Latency>,
     pub footprint: Option<Footprint>,
     pub growth: Vec<Growth>,
+    #[serde(default)]
+    pub growth_latency: Vec<GrowthLatency>,
     pub away: Vec<Away>,
     /// Of the orders flow, and what its runs were run on.
     #[serde(default)]
@@ -69,7 +71,7 @@ pub struct Run {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Latency {
-    /// Of the rate that the rounds reached.
+    /// Of the rate that was reached before.
     pub percent: u32,
     pub records_per_s: f64,
     /// That the producer came to: less than asked for when the cores do not suffice.
@@ -105,6 +107,15 @@ pub struct Growth {
     pub at: u64,
     pub load: Load,
     pub run: Run,
+}
+
+/// From produced to visible at one point of a curve.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GrowthLatency {
+    pub over: String,
+    pub at: u64,
+    pub load: Load,
+    pub latency: Latency,
 }
 
 /// What the program came to hold while PostgreSQL was away.

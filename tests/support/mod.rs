@@ -111,11 +111,16 @@ impl Instance {
     }
 
     pub fn signal(&self, name: &str) {
-        assert!(self.try_signal(name), "kill -{name}");
+        assert!(self.send_signal(name), "kill -{name}");
     }
 
-    /// The same to a process that may be gone: whether it was there.
-    pub fn try_signal(&self, name: &str) -> bool {
+    /// The same to a process that may be gone: whether it was there. The number of one that has been waited for may be
+    /// a stranger's by now.
+    pub fn try_signal(&mut self, name: &str) -> bool {
+        matches!(self.child.try_wait(), Ok(None)) && self.send_signal(name)
+    }
+
+    fn send_signal(&self, name: &str) -> bool {
         let mut kill = Command::new("kill");
         kill.args([&format!("-{name}"), &self.child.id().to_string()]).stderr(Stdio::null());
         kill.status().is_ok_and(|status| status.success())
