@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
 use crate::fault::Failure;
+use crate::rate::{PER_S_MAX, PER_S_MIN};
 use crate::{ops, produce, run};
 
 pub mod check;
@@ -55,6 +56,9 @@ enum Verb {
         /// How many
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
+        /// How many a second, from 0.1 to 100000; what is late by up to 10 ms is made up for [default: as fast as Kafka takes them]
+        #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
+        rate: Option<f64>,
     },
 }
 
@@ -97,9 +101,17 @@ pub fn main() -> ExitCode {
         Verb::Run { choice, demo_broker } => ended(&settings, &choice, |config| run::run(config, demo_broker)),
         Verb::Check(options) => check::run(&settings, &options),
         Verb::Init { choice } => ended(&settings, &choice, |config| run::init(&config)),
-        Verb::Produce { flow, count } => {
-            ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count))
+        Verb::Produce { flow, count, rate } => {
+            ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count, rate))
         }
+    }
+}
+
+fn per_second(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
+    match (PER_S_MIN..=PER_S_MAX).contains(&rate) {
+        true => Ok(rate),
+        false => Err(format!("is not between {PER_S_MIN} and {PER_S_MAX}")),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod outlet;
 pub mod pg;
 #[cfg(feature = "clients")]
 pub mod produce;
+pub mod rate;
 pub mod record;
 #[cfg(feature = "clients")]
 pub mod run;

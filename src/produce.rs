@@ -11,19 +11,24 @@ use crate::fault::{Failure, Fault};
 use crate::flow;
 use crate::kafka::Producer;
 use crate::ops::{Sent, TestData};
+use crate::rate::Rate;
 use crate::track::Track;
 
 /// Plain lines come this often where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Progress is told every so many records.
 const STEP: u64 = 10_000;
+/// And so often, where a rate is kept.
+const STEP_MAX: Duration = Duration::from_millis(100);
 
-/// Sends records `0..count`, spread over the partitions in turn, and waits for each to be acknowledged.
+/// Sends records `0..count`, spread over the partitions in turn, so many a second where that is said, and waits for each
+/// to be acknowledged.
 fn send(
     config: &Config,
     name: &str,
     flow: &config::Flow,
     count: u64,
+    per_s: Option<f64>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Sent, Option<Fault>), Fault> {
     let sample = flow::sample(name)
@@ -35,8 +40,15 @@ fn send(
         return Err(Fault::retry("kafka.no_topic", text));
     }
     let producer = Producer::new(&brokers, options, &flow.topic).map_err(Fault::Stop)?;
-    let mut payload = Vec::new();
+    let (mut payload, mut rate, began) = (Vec::new(), per_s.map(Rate::new), Instant::now());
     for number in 0..count {
+        if let Some(rate) = &mut rate {
+            let by = began.elapsed() + rate.next(began.elapsed());
+            while let Some(left) = by.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+                progress(producer.delivered().0);
+                std::thread::park_timeout(left.min(STEP_MAX));
+            }
+        }
         payload.clear();
         sample.payload(number, &mut payload);
         let key = sample.key(number);
@@ -54,13 +66,13 @@ fn send(
     Ok((Sent { count: sent.delivered, failed, elapsed: sent.took }, fault))
 }
 
-pub fn produce(config: &Config, name: &str, count: u64) -> Result<(), Failure> {
+pub fn produce(config: &Config, name: &str, count: u64, per_s: Option<f64>) -> Result<(), Failure> {
     let Some(flow) = config.flows.get(name) else {
         let known: Vec<&str> = config.flows.keys().map(String::as_str).collect();
         return Err(Failure::Refused(format!("\"{name}\" is not a flow; use {}", known.join(", "))));
     };
     let (bar, mut line_at) = (progress_bar(count), Instant::now() + LINE_EVERY);
-    let sent = send(config, name, flow, count, &mut |delivered| {
+    let sent = send(config, name, flow, count, per_s, &mut |delivered| {
         bar.set_position(delivered);
         if bar.is_hidden() && Instant::now() >= line_at {
             println!("{delivered} of {count} records acknowledged");
@@ -105,7 +117,7 @@ impl TestData for ByRequest {
             return Err(Fault::stop("produce.no_flow", format!("there is no flow {name}")));
         };
         let mut told = 0;
-        let (sent, fault) = send(&self.config, name, flow, count, &mut |delivered| {
+        let (sent, fault) = send(&self.config, name, flow, count, None, &mut |delivered| {
             track.produced.add(delivered - told);
             told = delivered;
         })?;

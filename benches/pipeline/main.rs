@@ -161,13 +161,7 @@ fn rounds(stage: &Stage, load: &Load, rounds: u64) -> Vec<Run> {
     }
     let mut runs = Vec::new();
     for round in 1..=rounds {
-        let mut order = contenders.clone();
-        order.rotate_left(round as usize % contenders.len());
-        // Forwards and backwards, so that none always follows the same other one.
-        if round % 2 == 0 {
-            order.reverse();
-        }
-        for contender in order {
+        for contender in contenders::in_turn(&contenders, round) {
             let run = ring.run(contender, round);
             println!("round {round}  {:<15} {:>9.0} rows/s", run.contender, run.rows_per_s);
             runs.push(run);

@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::fault::Fault;
+use crate::flow::orders::named;
 use crate::ops::service::WAITING_THREADS;
-use crate::pg::{Database, MakeTlsConnector, Session, SessionOptions, Work, quoted};
+use crate::pg::{Database, MakeTlsConnector, Session, SessionOptions, Work};
 
 /// The table of restocks, which stands beside those of the flow.
 pub const CREATE: &str = include_str!("../../../../sql/orders/create_restocks.sql");
@@ -92,8 +93,7 @@ pub fn database(mut target: postgres::Config, tls: MakeTlsConnector) -> Database
 
 impl Books {
     pub fn new(database: Database, orders: &str, inventory: &str) -> Self {
-        let (orders_quoted, inventory_quoted) = (quoted(orders), quoted(inventory));
-        let named = |sql: &str| sql.replace("{orders}", &orders_quoted).replace("{inventory}", &inventory_quoted);
+        let named = |sql: &str| named(sql, orders, inventory);
         Books {
             database,
             inventory: inventory.to_owned(),
