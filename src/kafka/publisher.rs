@@ -59,12 +59,12 @@ impl Acknowledgements {
         self.is_silent.store(!is_answer, Ordering::Relaxed);
     }
 
-    fn silence(&self) -> Duration {
+    fn silence(&self) -> Option<Duration> {
         if !self.is_silent.load(Ordering::Relaxed) {
-            return Duration::ZERO;
+            return None;
         }
         let since = *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.map_or(Duration::ZERO, |since| since.elapsed())
+        since.map(|since| since.elapsed())
     }
 }
 
@@ -189,7 +189,7 @@ impl Outlet for Publisher {
         }
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let made = current.made;
-        if current.producer.context().silence() >= self.silence_max {
+        if current.producer.context().silence().is_some_and(|silence| silence >= self.silence_max) {
             self.renew_if_answered(made);
         }
         let Err((error, _)) = current.producer.send(record) else { return Ok(()) };
@@ -283,7 +283,7 @@ mod tests {
         publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap();
         assert_eq!(made(&publisher), first);
 
-        publisher.silence_max = Duration::from_millis(1);
+        publisher.silence_max = Duration::ZERO;
         cluster.broker_down(1).unwrap();
         publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap_err();
         let began = Instant::now();
