@@ -90,7 +90,7 @@ pub fn latency(stage: &Stage, base: &Load) -> Vec<GrowthLatency> {
         let rate = reached_per_s * f64::from(HALF_PERCENT) / 100.0;
         let measured_s = if *over == ROWS { MEASURED_S.max(load.rows as f64 / rate) } else { MEASURED_S };
         println!("latency over {over} {at}: {HALF_PERCENT}% of {reached_per_s:.0} records/s for {measured_s:.0} s");
-        let latency = latency::measure(stage, load, HALF_PERCENT, reached_per_s, measured_s);
+        let latency = latency::at_percent(stage, load, HALF_PERCENT, reached_per_s, measured_s);
         GrowthLatency { over: (*over).to_owned(), at: *at, load: load.clone(), latency }
     };
     points.iter().map(measured).collect()

@@ -12,6 +12,7 @@ mod accept;
 mod away;
 mod consumer;
 mod contenders;
+mod events;
 mod footprint;
 mod growth;
 mod latency;
@@ -36,7 +37,7 @@ use machine::{Machine, said};
 use options::{Options, Part};
 use peers::Peers;
 use records::{SMALL_BYTES, encoded};
-use results::{Load, Orders, Results, Run, median};
+use results::{Events, Load, Orders, Results, Run, median};
 use stage::Stage;
 
 /// Shares of the reached rate at which latency is measured.
@@ -96,6 +97,7 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         away: Vec::new(),
         orders: None,
         accept: Vec::new(),
+        events: None,
     };
     println!("{}", results.machine.line());
     // Latency is measured at shares of the rate that the rounds reach.
@@ -107,7 +109,7 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         let reached_per_s = median(us.map(|run| run.rows_per_s)).expect("rounds");
         for percent in PERCENTS {
             println!("latency at {percent}% of {reached_per_s:.0} records/s");
-            results.latency.push(latency::measure(stage, &load, percent, reached_per_s, latency::MEASURED_S));
+            results.latency.push(latency::at_percent(stage, &load, percent, reached_per_s, latency::MEASURED_S));
         }
     }
     if options.wants(Part::Footprint) {
@@ -141,6 +143,18 @@ fn measure(stage: &Stage, options: &Options) -> Results {
     }
     if options.wants(Part::Accept) {
         results.accept = accept::measure(stage, &load, options.rounds);
+    }
+    let load = Load {
+        rows: options.events,
+        partitions: events::PARTITIONS,
+        writers: events::WRITERS,
+        record_bytes: events::EVENT_BYTES,
+        ..load
+    };
+    if options.wants(Part::Events) {
+        let runs = events::measure(stage, &load, options.rounds);
+        let steady = events::steady(stage, options.rounds);
+        results.events = Some(Events { load, runs, steady });
     }
     results
 }

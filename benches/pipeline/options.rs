@@ -26,6 +26,9 @@ pub struct Options {
     /// Orders of a round of the orders flow
     #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(100_000..))]
     pub orders: u64,
+    /// Events of a round of the events flow
+    #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(100_000..))]
+    pub events: u64,
     /// Partitions of the topic
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub partitions: u32,
@@ -64,6 +67,8 @@ pub enum Part {
     Orders,
     /// Orders that HTTP accepts a second, by wrk
     Accept,
+    /// Events a second with and without comparing their ids, and what failures cost the others
+    Events,
 }
 
 impl Options {

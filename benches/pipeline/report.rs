@@ -1,5 +1,6 @@
 //! What a run comes to, as tables: the same text for a terminal and for the documentation.
 
+pub mod events;
 pub mod orders;
 
 use crate::contenders::Contender;
@@ -21,6 +22,8 @@ pub fn all(results: &Results) -> String {
         away(results),
         orders::table(results),
         orders::accept(results),
+        events::table(results),
+        events::steady(results),
     ];
     format!("\n{}\n\n{}", results.machine.line(), parts.into_iter().flatten().collect::<Vec<_>>().join("\n"))
 }

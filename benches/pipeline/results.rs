@@ -26,6 +26,16 @@ pub struct Results {
     pub orders: Option<Orders>,
     #[serde(default)]
     pub accept: Vec<Accept>,
+    #[serde(default)]
+    pub events: Option<Events>,
+}
+
+/// Of the events flow: what its runs were run on, and latency at a steady rate, by contender.
+#[derive(Serialize, Deserialize)]
+pub struct Events {
+    pub load: Load,
+    pub runs: Vec<Run>,
+    pub steady: Vec<(String, Latency)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,8 +81,11 @@ pub struct Run {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Latency {
-    /// Of the rate that was reached before.
+    /// Of the rate that was reached before; 0 at a rate of its own.
     pub percent: u32,
+    /// The warm-up included.
+    #[serde(default)]
+    pub sent: u64,
     pub records_per_s: f64,
     /// That the producer came to: less than asked for when the cores do not suffice.
     pub produced_per_s: f64,
