@@ -14,6 +14,9 @@ pub struct Message<'a> {
     pub source: Option<&'a str>,
 }
 
+/// The code of the fault of an outlet that holds as much as it may: there is room again once some of that is answered.
+pub const FULL: &str = "kafka.queuefull";
+
 /// Hears what became of a message. A fault leaves it open whether it is there all the same.
 pub type Told = Box<dyn FnOnce(Result<(), Fault>) + Send>;
 

@@ -32,6 +32,10 @@ const STALL_AFTER: Duration = Duration::from_secs(15);
 const POLL_INTERVAL_MIN: Duration = Duration::from_secs(60);
 /// Whoever holds a partition's row longer than this while another instance claims it is taken for frozen.
 const CLAIM_LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+/// Somebody waits for the answer, and may ask again.
+const CALLERS_PATIENCE: Duration = Duration::from_secs(5);
+/// Nobody waits, and what failed is sent again with all that came behind it.
+const RELAY_PATIENCE: Duration = Duration::from_secs(60);
 const STATS_EVERY: Duration = Duration::from_secs(10);
 /// What the end of the process may take beyond the deadline for draining.
 const EXIT_SLACK: Duration = Duration::from_millis(500);
@@ -44,8 +48,8 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
 
     let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
     let test_data = ByRequest { config: config.clone(), tracks: tracks.clone() };
-    let outlet = outlet(&config)?;
-    let api = Api::new(tracks.clone(), Arc::new(test_data), services(&config, &tracks, outlet.as_ref())?);
+    let for_callers = outlet(&config, CALLERS_PATIENCE)?;
+    let api = Api::new(tracks.clone(), Arc::new(test_data), services(&config, &tracks, for_callers.as_ref())?);
     let address = (config.http.host.as_str(), config.http.port);
     let server = Server::start(address, api, HTTP_THREADS)
         .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;
@@ -57,7 +61,7 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
         clock: &clock,
         stop: &stop,
         tracks: &tracks,
-        outlet,
+        outlet: outlet(&config, RELAY_PATIENCE)?,
         flows: Vec::new(),
     };
     flow::each(&config, &mut started).map_err(|cause| Failure::Refused(cause.to_string()))?;
@@ -83,12 +87,13 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     std::process::exit(0)
 }
 
-/// One publisher for all flows that have something to tell, where there are such.
-fn outlet(config: &Config) -> Result<Option<Arc<dyn Outlet>>, Cause> {
+/// A publisher for all flows that have something to tell, where there are such. What is not acknowledged within `patience`
+/// has failed.
+fn outlet(config: &Config, patience: Duration) -> Result<Option<Arc<dyn Outlet>>, Cause> {
     if !config.enabled().any(|(name, _)| flow::publishes(name)) {
         return Ok(None);
     }
-    let publisher = Publisher::new(&config.kafka.brokers.join(","), &config.kafka.options)?;
+    let publisher = Publisher::new(&config.kafka.brokers.join(","), &config.kafka.options, patience)?;
     Ok(Some(Arc::new(publisher)))
 }
 

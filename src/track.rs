@@ -50,8 +50,8 @@ pub struct Timing {
 }
 
 impl Timing {
-    pub const BOUNDS_S: [f64; 14] =
-        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+    pub const BOUNDS_S: [f64; 16] =
+        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
     fn new() -> Self {
         Timing {
@@ -165,6 +165,8 @@ pub struct Track {
     pub lock_wait_seconds: Timing,
     /// Messages of the outbox that Kafka has acknowledged.
     pub published: Counter,
+    /// How long the oldest message of the outbox had waited when it was last looked at.
+    pub outbox_age_s: Level,
     /// Committed records by what they came to, in the flow's own words.
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
     trouble: Mutex<[Option<Cause>; 2]>,
@@ -195,6 +197,7 @@ impl Track {
             batch_seconds: Timing::new(),
             lock_wait_seconds: Timing::new(),
             published: Counter::default(),
+            outbox_age_s: Level::default(),
             outcomes: Mutex::default(),
             trouble: Mutex::new([None, None]),
             last_error: Mutex::new(None),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use batch::{Batch, Claim, Letter, Rows};
 pub use clock::{Backoff, Clock, Scheduler, Stop, Stopper, Thread};
-pub use relay::{Outbox, relay};
+pub use relay::{Outbox, Published, relay};
 
 use intake::Intake;
 use writer::Writer;

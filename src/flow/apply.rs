@@ -82,10 +82,15 @@ impl<F: Flow> Apply<F> {
 
     /// What a transaction says of itself counts once it is committed.
     fn tell(&self, session: &Session) {
-        let tally = session.tally();
-        tally.outcomes().for_each(|(outcome, records)| self.track.count(outcome, records));
-        if !tally.lock_wait.is_zero() {
-            self.track.lock_wait_seconds.record(tally.lock_wait);
+        session.tally().outcomes().for_each(|(outcome, records)| self.track.count(outcome, records));
+        self.tell_wait(session);
+    }
+
+    /// But how long it waited counts in any case: the longest waits are those that were given up.
+    fn tell_wait(&self, session: &Session) {
+        let wait = session.tally().lock_wait;
+        if !wait.is_zero() {
+            self.track.lock_wait_seconds.record(wait);
         }
     }
 
@@ -193,7 +198,10 @@ impl<F: Flow> Sink for Apply<F> {
         // carries a setting of its time. A new one costs less than the pause before the next attempt.
         match result.is_ok() {
             true => *session = Some(connected),
-            false => connected.discard(),
+            false => {
+                self.tell_wait(&connected);
+                connected.discard();
+            }
         }
         result
     }

@@ -19,8 +19,6 @@ use super::producer::producer_config;
 use crate::fault::{Cause, Fault};
 use crate::outlet::{Message, Outlet, Told};
 
-/// Somebody waits for the answer, and may ask again.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is promised rests on these; no option of the user's may change them.
 const FIXED: [(&str, &str); 4] = [
     ("acks", "all"),
@@ -122,9 +120,9 @@ impl Current {
 }
 
 impl Publisher {
-    /// Makes no connection yet.
-    pub fn new(brokers: &str, options: &BTreeMap<String, String>) -> Result<Self, Cause> {
-        let mut config = producer_config(brokers, options, "snappy", DELIVERY_TIMEOUT);
+    /// Makes no connection yet. What is not acknowledged within `patience` has failed.
+    pub fn new(brokers: &str, options: &BTreeMap<String, String>, patience: Duration) -> Result<Self, Cause> {
+        let mut config = producer_config(brokers, options, "snappy", patience);
         FIXED.iter().for_each(|(key, value)| {
             config.set(*key, *value);
         });
@@ -212,15 +210,17 @@ mod tests {
     use rdkafka::{Offset, TopicPartitionList};
 
     use super::*;
+    use crate::outlet;
 
     const PATIENCE: Duration = Duration::from_secs(30);
+    const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
     fn cluster() -> (MockCluster<'static, DefaultProducerContext>, Publisher) {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("t", 4, 1).unwrap();
         // A hundred records make the queue full.
         let options = BTreeMap::from([("queue.buffering.max.messages".to_owned(), "100".to_owned())]);
-        let publisher = Publisher::new(&cluster.bootstrap_servers(), &options).unwrap();
+        let publisher = Publisher::new(&cluster.bootstrap_servers(), &options, DELIVERY_TIMEOUT).unwrap();
         (cluster, publisher)
     }
 
@@ -262,7 +262,7 @@ mod tests {
         cluster.broker_down(1).unwrap();
         let began = Instant::now();
         let heard: Vec<_> = (0..100).map(|_| publish(&publisher, "a").unwrap()).collect();
-        assert!(matches!(publish(&publisher, "a"), Err(Fault::Retry(cause)) if cause.code == "kafka.queuefull"));
+        assert!(matches!(publish(&publisher, "a"), Err(Fault::Retry(cause)) if cause.code == outlet::FULL));
         assert!(began.elapsed() < Duration::from_secs(1));
         assert!(heard.iter().all(|heard| matches!(heard.recv_timeout(PATIENCE), Ok(Err(Fault::Retry(_))))));
         assert!(began.elapsed() < DELIVERY_TIMEOUT * 2);

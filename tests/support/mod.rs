@@ -168,6 +168,19 @@ impl Instance {
         serde_json::from_str(&self.get(path)?.1).ok()
     }
 
+    /// The first value of a metric.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").filter(|(status, _)| *status == 200)?;
+        let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        text.lines().find(is_it)?.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// Until it has partitions to read: one that has none is no loss to anybody.
+    pub fn wait_assigned(&self) {
+        let is_assigned = || self.metric("sluicegate_partitions_assigned").filter(|count| *count > 0.0);
+        wait_for("partitions", Duration::from_secs(60), is_assigned);
+    }
+
     pub fn is_ready(&self) -> bool {
         self.get("/health/ready").is_some_and(|(status, _)| status == 200)
     }
