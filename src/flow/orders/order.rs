@@ -77,7 +77,10 @@ impl<'a> Written<'a> {
     fn read(json: &'a [u8]) -> Result<Self, Vec<Flaw>> {
         // Of a list serde would take the fields in their order.
         let is_object = json.trim_ascii_start().starts_with(b"{");
-        let rule = match serde_json::from_slice(json) {
+        // Fields that are passed over would not be looked at.
+        let text = std::str::from_utf8(json)
+            .map_err(|error| vec![Flaw::new("", format!("is not UTF-8 behind byte {}", error.valid_up_to()))])?;
+        let rule = match serde_json::from_str(text) {
             Ok(written) if is_object => return Ok(written),
             Err(error) if error.classify() != serde_json::error::Category::Data => format!("is not JSON: {error}"),
             // Its words repeat what was there in place of an object, however long that is.
