@@ -55,7 +55,7 @@ fn world_on(url: String) -> World {
     let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
     let database = books::database(config, postgres_openssl::MakeTlsConnector::new(tls));
     let track = Track::new("orders");
-    let outlet = Arc::new(Publisher::new(&support::brokers(), &options, SOON).expect("a publisher"));
+    let outlet = Arc::new(Publisher::new(&support::brokers(), &options, Duration::from_secs(5)).expect("a publisher"));
     let desk = Desk::new(outlet, database, &topic, "orders", "inventory", track.clone());
     let api = Api::new(vec![track], Arc::new(NoData), vec![Arc::new(desk)]);
     World { server: Server::start("127.0.0.1:0", api, 4).expect("a server"), url, topic }

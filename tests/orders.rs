@@ -48,7 +48,7 @@ impl Shop {
             ("SLUICEGATE_FLOWS_ORDERS_TOPIC", topic.clone()),
             ("SLUICEGATE_FLOWS_ORDERS_GROUP_ID", unique("group")),
             ("SLUICEGATE_FLOWS_ORDERS_PARTITIONS", PARTITIONS.to_string()),
-            ("SLUICEGATE_FLOWS_ORDERS_SESSION_TIMEOUT_MS", "2000".to_owned()),
+            ("SLUICEGATE_FLOWS_ORDERS_SESSION_TIMEOUT_MS", "6000".to_owned()),
             ("SLUICEGATE_FLOWS_ORDERS_BATCH_ROWS_MAX", "100".to_owned()),
             ("SLUICEGATE_FLOWS_ORDERS_GROUP_ROWS_MAX", "300".to_owned()),
             ("SLUICEGATE_FLOWS_ORDERS_VALIDATED_TOPIC", format!("{topic}-validated")),
@@ -303,7 +303,11 @@ fn disturb(url: &str, is_over: &AtomicBool) -> u32 {
 #[test]
 fn kill_9_twenty_times_with_two_instances_and_strangers_at_the_stock_oversells_nothing() {
     for buckets in ["1", "3"] {
-        let mut shop = Shop::new("kill").with("SLUICEGATE_FLOWS_ORDERS_BUCKETS", buckets);
+        let mut shop = Shop::new("kill")
+            .with("SLUICEGATE_FLOWS_ORDERS_BUCKETS", buckets)
+            // Whoever comes next waits for the session of the former one.
+            .with("SLUICEGATE_FLOWS_ORDERS_SESSION_TIMEOUT_MS", "2000")
+            .with("SLUICEGATE_FLOWS_ORDERS_REVOKE_GRACE_MS", "1000");
         // Those who wait for each other are found out soon.
         let mut client = connect(&shop.url);
         let name: String = client.query_one("SELECT current_database()::text", &[]).expect("a name").get(0);

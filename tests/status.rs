@@ -7,7 +7,7 @@
 mod support;
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::world::World;
 use support::{Instance, connect, update, wait_for};
@@ -91,6 +91,7 @@ fn kill_9_twenty_times_under_load_loses_nothing_and_doubles_nothing() {
     let mut world = World::new("kill");
     // Whoever comes next waits for the session of the former one.
     world.settings.insert("SLUICEGATE_FLOWS_STATUS_SESSION_TIMEOUT_MS", "2000".to_owned());
+    world.settings.insert("SLUICEGATE_FLOWS_STATUS_REVOKE_GRACE_MS", "1000".to_owned());
     let mut random = support::random::Random(7);
     let mut instance = world.start();
     let (mut due, mut in_the_middle) = (0, 0);
