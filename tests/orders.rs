@@ -271,6 +271,55 @@ fn what_is_there_is_sold_to_the_last_piece_and_no_further_and_others_are_told() 
     }
 }
 
+/// A guess that did not hold gives its locks back at once, not at the end of the transaction: else two writers whose guesses
+/// fail would wait for each other.
+#[test]
+fn who_waits_for_a_guess_that_fails_goes_on_at_once() {
+    let mut shop = Shop::new("guess");
+    let mut first = shop.start();
+    first.wait_ready();
+    first.signal("TERM");
+    first.wait(SOON);
+    // Both in one batch, as they are there before anybody reads.
+    shop.order(Uuid::now_v7(), "PROD001", 1);
+    let customer = shop.asked.values().next().expect("an order").customer.clone();
+    let second = Asked { customer, product: "PROD002".to_owned(), quantity: 1, cents: 7 };
+    let id = Uuid::now_v7();
+    shop.place(id, &second);
+    shop.asked.insert(id, second);
+    shop.flush();
+    let waiting = || {
+        shop.number(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND database IS NOT DISTINCT FROM
+                                  (SELECT oid FROM pg_database WHERE datname = current_database()) OR
+                                  NOT granted AND locktype = 'transactionid'",
+        )
+    };
+    let mut stock = connect(&shop.url);
+    let mut sale = stock.transaction().expect("a transaction");
+    let sold_out = "UPDATE inventory SET total_quantity = reserved_quantity, available_quantity = 0
+                    WHERE product_id = 'PROD002'";
+    sale.batch_execute(sold_out).expect("sold out");
+    let _instance = shop.start();
+    // It has guessed, copied, and locked the first product; it waits for the second one.
+    wait_for("the writer to wait", SOON, || (waiting() == 1).then_some(()));
+    std::thread::scope(|scope| {
+        let stranger = scope.spawn(|| {
+            let mut client = connect(&shop.url);
+            let mut work = client.transaction().expect("a transaction");
+            work.query("SELECT FROM inventory WHERE product_id = 'PROD001' FOR UPDATE", &[]).expect("locked");
+            let orders: i64 = work.query_one("SELECT count(*) FROM orders", &[]).expect("a count").get(0);
+            work.commit().expect("committed");
+            orders
+        });
+        wait_for("the stranger to wait", SOON, || (waiting() == 2).then_some(()));
+        sale.commit().expect("committed");
+        assert_eq!(stranger.join().expect("the stranger lives"), 0, "it came before the orders were committed");
+    });
+    let books = shop.check();
+    assert_eq!((books.word("PROD001", "reserved"), books.word("PROD002", "insufficient_stock")), (1, 1));
+}
+
 /// Takes a piece away and brings it back, again and again, locks products in the wrong order, and holds them. Gives how
 /// often it was done.
 fn disturb(url: &str, is_over: &AtomicBool) -> u32 {
