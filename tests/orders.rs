@@ -290,9 +290,7 @@ fn who_waits_for_a_guess_that_fails_goes_on_at_once() {
     shop.flush();
     let waiting = || {
         shop.number(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND database IS NOT DISTINCT FROM
-                                  (SELECT oid FROM pg_database WHERE datname = current_database()) OR
-                                  NOT granted AND locktype = 'transactionid'",
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
         )
     };
     let mut stock = connect(&shop.url);

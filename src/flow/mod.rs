@@ -3,7 +3,7 @@
 
 pub mod apply;
 pub mod orders;
-mod relay;
+pub mod relay;
 mod status;
 
 pub use apply::Apply;
