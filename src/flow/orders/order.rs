@@ -193,7 +193,7 @@ impl Amount {
     }
 
     /// A JSON number, or a string that holds one: both are common for money.
-    fn read(raw: Option<&RawValue>) -> Result<Amount, Flaw> {
+    pub fn read(raw: Option<&RawValue>) -> Result<Amount, Flaw> {
         let json = raw.ok_or_else(|| Flaw::new("amount", "is missing"))?.get();
         let digits = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(json);
         Amount::parse(digits).ok_or_else(|| {
