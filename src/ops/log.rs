@@ -51,12 +51,17 @@ fn json(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
     writeln!(out, "{line}")
 }
 
-/// What came from a record or a server must not be able to forge a line or move the cursor.
-fn one_line(message: &str) -> String {
-    if !message.contains(char::is_control) {
+/// What came from a record or a server must not be able to forge a line, move the cursor or turn the text around.
+pub fn one_line(message: &str) -> String {
+    if !message.contains(is_unruly) {
         return message.to_owned();
     }
-    message.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    message.chars().map(|c| if is_unruly(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// Whether a terminal would do something else with it than show it where it stands.
+pub fn is_unruly(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -128,6 +133,7 @@ mod tests {
     #[test]
     fn a_message_cannot_begin_a_second_line_or_reach_the_terminal() {
         assert_eq!(one_line("a\nERROR b\u{1b}[2J"), "a\\nERROR b\\u{1b}[2J");
+        assert_eq!(one_line("a\u{202e}b\u{2028}\u{9b}"), "a\\u{202e}b\\u{2028}\\u{9b}");
         assert_eq!(one_line("plain äß"), "plain äß");
     }
 }
