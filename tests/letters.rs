@@ -222,7 +222,7 @@ fn what_is_still_wrong_stays_open_and_what_was_put_right_is_one_row() {
 #[test]
 fn a_dropped_letter_is_left_alone_and_is_still_there() {
     let world = world_with_letters("dropped", 3);
-    let id = number(&world.url, "SELECT min(id) FROM sluicegate_letters").to_string();
+    let id = number(&world.url, "SELECT min(id) FROM sluicegate_letters WHERE reason_code = 'pg.23514'").to_string();
     let out = letters(&world.settings, &["drop", "--id", &id, "--dry-run"]).done();
     assert!(out.contains("1 would be dropped"), "{out}");
     assert_eq!(states(&world.url), of(&[("open", 4)]));

@@ -158,11 +158,14 @@ impl Service for LettersOverHttp {
 
 fn body(call: &Call) -> Result<Wish, Answer> {
     call.expect_json()?;
-    serde_json::from_slice(&call.body).map_err(|error| {
-        // The error of a wrong type repeats the value, which is what the client has just sent.
-        let message = format!("the body is not as it has to be: {error}");
+    // serde would take a list for the fields in their order.
+    let wish = match call.body.trim_ascii_start().starts_with(b"{") {
+        true => serde_json::from_slice(&call.body).map_err(|error| error.to_string()),
+        false => Err("must be an object".to_owned()),
+    };
+    wish.map_err(|rule| {
         let cure = "send an object such as {\"flow\": [\"status\"], \"reason\": \"avro.short\", \"dry_run\": true}";
-        Answer::error(400, "request_invalid", message, cure)
+        Answer::error(400, "request_invalid", format!("the body is not as it has to be: {rule}"), cure)
     })
 }
 
