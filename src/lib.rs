@@ -12,6 +12,7 @@ pub mod flow;
 #[cfg(feature = "clients")]
 pub mod kafka;
 pub mod letters;
+pub mod memory;
 pub mod ops;
 pub mod outlet;
 pub mod pg;

@@ -69,7 +69,9 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     let mut stats: Vec<Stats> = tracks.iter().map(|track| Stats::new(track.clone(), clock.now())).collect();
     while !stop.asked() {
         stop.pause(STATS_EVERY);
-        stats.iter_mut().filter_map(|stats| stats.line(clock.now())).for_each(|line| log::info!("{line}"));
+        for (stats, track) in stats.iter_mut().zip(&tracks) {
+            stats.line(clock.now()).into_iter().for_each(|line| log::info!(flow = track.flow.as_str(); "{line}"));
+        }
     }
     log::info!("stopping, within {:?}", config.shutdown_timeout);
     let by = stop.deadline() + EXIT_SLACK;

@@ -27,15 +27,19 @@ pub fn relay(
     track: Arc<Track>,
 ) -> Thread<()> {
     clock.spawn(format!("{}-relay", track.flow), move || {
+        let mut attempt = 0u32;
         while !stop.asked() {
             match outbox.publish_some(&*outlet) {
                 Ok(0) => stop.pause(LOOK_EVERY),
                 Ok(messages) => {
                     track.published.add(messages);
                     backoff.reset();
+                    attempt = 0;
                 }
                 Err(fault) => {
-                    log::warn!("flow {}: outbox: {fault}", track.flow);
+                    let (flow, cause) = (track.flow.as_str(), fault.cause());
+                    attempt += 1;
+                    log::warn!(flow, attempt, code = &*cause.code; "outbox: {}", cause.text);
                     track.publish_failed.add(1);
                     track.failed(fault.cause());
                     stop.pause(backoff.next_pause());

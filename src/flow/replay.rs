@@ -104,6 +104,11 @@ impl<F: Flow> Apply<F> {
                 fault => fault,
             })?;
         }
+        for Held { id, partition, letter } in held.iter().filter(|held| refused.contains_key(&held.id)) {
+            let (flow, topic, partition, code) =
+                (self.flow.name(), &*partition.topic, partition.id, &*refused[id].code);
+            log::debug!(flow, topic, partition, offset = letter.offset, letter = id, code; "refused again: {}", refused[id].text);
+        }
         let replayed: Vec<i64> = held.iter().map(|held| held.id).filter(|id| !refused.contains_key(id)).collect();
         if !is_trial {
             kept::settle(&mut work, &replayed, State::Replayed)?;

@@ -90,6 +90,9 @@ impl LettersOverHttp {
         let filter = wish.filter_of_open(&self.flows, SystemTime::now()).map_err(refused)?;
         let limit = wish.limit.unwrap_or(STEP_MAX as i64);
         let step = self.letters.step(verb, &filter, Span::after(wish.after, limit), wish.dry_run).map_err(failed)?;
+        let (done, refused, settled) = (step.done, step.refused.len(), step.settled);
+        let (verb_name, dry_run) = (if verb == Verb::Replay { "replay" } else { "drop" }, wish.dry_run);
+        log::info!(done, refused, settled, dry_run; "http: letters: {verb_name}");
         let open = Filter { state: Some(State::Open), ..filter };
         let after = step.last.unwrap_or(wish.after);
         let (left, _) = self.letters.count(&open, after).map_err(failed)?;

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::thread;
 
 use env_logger::fmt::Formatter;
+use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Record};
 use serde_json::json;
 
@@ -37,17 +38,52 @@ fn text(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
     let style = out.default_level_style(level);
     let time = out.timestamp_millis();
     let message = one_line(&record.args().to_string());
-    writeln!(out, "{time} {style}{level:5}{style:#} {} {message}", thread::current().name().unwrap_or("-"))
+    let thread = thread::current();
+    writeln!(out, "{time} {style}{level:5}{style:#} {} {message}{}", thread.name().unwrap_or("-"), AsText::of(record))
+}
+
+/// The fields of a line for people: ` flow=status partition=3` behind its message.
+struct AsText(String);
+
+impl AsText {
+    fn of(record: &Record) -> String {
+        let mut fields = AsText(String::new());
+        // Nothing in the visitor fails.
+        let _ = record.key_values().visit(&mut fields);
+        fields.0
+    }
+}
+
+impl<'kvs> VisitSource<'kvs> for AsText {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        self.0 += &format!(" {key}={}", one_line(&value.to_string()));
+        Ok(())
+    }
+}
+
+/// The same as members of an object. What every line has is not written over.
+struct AsMembers<'a>(&'a mut serde_json::Map<String, serde_json::Value>);
+
+impl<'kvs> VisitSource<'kvs> for AsMembers<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let number =
+            value.to_i64().map(serde_json::Value::from).or_else(|| value.to_u64().map(serde_json::Value::from));
+        self.0.entry(key.as_str()).or_insert_with(|| number.unwrap_or_else(|| value.to_string().into()));
+        Ok(())
+    }
 }
 
 fn json(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
-    let line = json!({
+    let mut line = json!({
         "time": out.timestamp_millis().to_string(),
         "level": record.level().as_str().to_lowercase(),
         "thread": thread::current().name().unwrap_or("-"),
         "target": record.target(),
         "message": record.args().to_string(),
     });
+    if let Some(members) = line.as_object_mut() {
+        let _ = record.key_values().visit(&mut AsMembers(members));
+    }
     writeln!(out, "{line}")
 }
 
@@ -110,6 +146,23 @@ mod tests {
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((&lines[0]["message"], &lines[1]["level"]), (&"a\n\"b".into(), &"error".into()));
         assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn fields_stand_behind_the_message_or_are_members() {
+        let fields: [(&str, Value); 4] =
+            [("flow", "status".into()), ("partition", 3.into()), ("topic", "a\nb".into()), ("level", "none".into())];
+        let written = |format| {
+            let page = Page::default();
+            let target = env_logger::Target::Pipe(Box::new(page.clone()));
+            let logger = builder(Logging { level: LevelFilter::Info, format }).target(target).build();
+            logger.log(&Record::builder().level(Level::Warn).key_values(&fields).args(format_args!("halted")).build());
+            String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+        };
+        assert!(written(Format::Text).ends_with(" halted flow=status partition=3 topic=a\\nb level=none\n"));
+        let line: serde_json::Value = serde_json::from_str(&written(Format::Json)).unwrap();
+        assert_eq!((&line["flow"], &line["partition"], &line["topic"]), (&"status".into(), &3.into(), &"a\nb".into()));
+        assert_eq!(line["level"], "warn", "what every line has stays what it is");
     }
 
     #[test]
