@@ -336,7 +336,7 @@ mod tests {
         }
         let long = flaws(&format!("\"{}\"", "x".repeat(1000)));
         assert!(long[0].len() < 100, "{long:?}");
-        assert!(Order::read(b"{\"order_id\":\"x\"}").unwrap_err()[0].to_string().contains("no UUID"));
+        assert!(Order::read(b"{\"order_id\":\"x\"}").unwrap_err()[0].to_string().contains("is x; a UUID is expected"));
     }
 
     #[test]
