@@ -220,6 +220,21 @@ fn what_is_still_wrong_stays_open_and_what_was_put_right_is_one_row() {
 }
 
 #[test]
+fn what_only_the_commit_would_refuse_is_found_and_its_neighbour_is_replayed() {
+    let world = world_with_letters("deferred", 2);
+    put_right(&world);
+    let sql =
+        "ALTER TABLE processed_seed_status ADD CONSTRAINT once UNIQUE (response_message) DEFERRABLE INITIALLY DEFERRED;
+               INSERT INTO processed_seed_status (event_timestamp, response_message, status)
+               VALUES (now(), 'record 10 of partition 0', 'THERE')";
+    connect(&world.url).batch_execute(sql).expect("a row that is there already");
+    let ended = letters(&world.settings, &["replay", "--reason", "pg.23514"]);
+    assert!(ended.out.contains("1 letters replayed, 1 refused"), "{}{}", ended.out, ended.err);
+    assert_eq!((ended.code, rows(&world.url, "THIRTEEN")), (Some(1), BTreeMap::from([(11, 1)])));
+    assert_eq!(states(&world.url), of(&[("open", 2), ("replayed", 1)]));
+}
+
+#[test]
 fn a_dropped_letter_is_left_alone_and_is_still_there() {
     let world = world_with_letters("dropped", 3);
     let id = number(&world.url, "SELECT min(id) FROM sluicegate_letters WHERE reason_code = 'pg.23514'").to_string();
