@@ -1,6 +1,7 @@
 //! The command line: verbs, their options, and what the process says when it ends. Exit codes: 0 done,
 //! 1 failed, 2 usage or configuration. What a verb does lives elsewhere.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use crate::rate::{PER_S_MAX, PER_S_MIN};
 use crate::{ops, produce, run};
 
 pub mod check;
+mod letters;
 
 /// It ran and did not succeed.
 pub const FAILED: u8 = 1;
@@ -60,6 +62,9 @@ enum Verb {
         #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
         rate: Option<f64>,
     },
+    /// Look at records that were set aside, put them through their flow again, or drop them
+    #[command(subcommand)]
+    Letters(letters::Letters),
 }
 
 /// Where the configuration is. Before or after the verb.
@@ -71,7 +76,7 @@ pub struct Settings {
 }
 
 /// Which flows. For verbs that can do with some of them.
-#[derive(Args, Default)]
+#[derive(Args, Clone, Default)]
 pub struct Choice {
     /// Only these flows, separated by commas [default: all that are enabled]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
@@ -104,6 +109,7 @@ pub fn main() -> ExitCode {
         Verb::Produce { flow, count, rate } => {
             ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count, rate))
         }
+        Verb::Letters(verb) => ended(&settings, verb.choice(), |config| letters::run(&config, &verb)),
     }
 }
 
@@ -125,6 +131,11 @@ fn ended(settings: &Settings, choice: &Choice, verb: impl FnOnce(Config) -> Resu
     };
     eprintln!("error: {text}");
     ExitCode::from(code)
+}
+
+/// A reader that went away, as `head` does, has seen what it wanted.
+fn say(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

@@ -136,6 +136,16 @@ pub enum Side {
     Sink,
 }
 
+impl Side {
+    /// What it is called where people read of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Source => "kafka",
+            Side::Sink => "postgres",
+        }
+    }
+}
+
 /// One flow.
 pub struct Track {
     pub flow: String,
@@ -232,14 +242,14 @@ impl Track {
         let former = lock(&self.trouble)[side as usize].replace(cause.clone());
         // Once for each kind of trouble, not once for each time that it is met.
         if former.is_none_or(|former| former.code != cause.code) {
-            log::warn!("flow {}: {}: {cause}", self.flow, if side == Side::Sink { "postgres" } else { "kafka" });
+            log::warn!(flow = self.flow.as_str(), code = &*cause.code; "{}: {}", side.name(), cause.text);
         }
         self.failed(cause);
     }
 
     pub fn recovered(&self, side: Side) {
         if lock(&self.trouble)[side as usize].take().is_some() {
-            log::info!("flow {}: {} answers", self.flow, if side == Side::Sink { "postgres" } else { "kafka" });
+            log::info!(flow = self.flow.as_str(); "{} answers", side.name());
         }
     }
 

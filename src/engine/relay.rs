@@ -41,7 +41,7 @@ pub fn relay<O: Outbox>(
     track: Arc<Track>,
 ) -> Thread<()> {
     clock.spawn(format!("{}-relay", track.flow), move || {
-        let mut session = O::Session::default();
+        let (mut session, mut attempt) = (O::Session::default(), 0u32);
         while !stop.asked() {
             let fault = match outbox.publish_some(&mut session, &*outlet) {
                 Ok(Published { messages, age, fault }) => {
@@ -55,9 +55,14 @@ pub fn relay<O: Outbox>(
                 Err(fault) => Some(fault),
             };
             match fault {
-                None => backoff.reset(),
+                None => {
+                    backoff.reset();
+                    attempt = 0;
+                }
                 Some(fault) => {
-                    log::warn!("flow {}: outbox: {fault}", track.flow);
+                    let (flow, cause) = (track.flow.as_str(), fault.cause());
+                    attempt += 1;
+                    log::warn!(flow, attempt, code = &*cause.code; "outbox: {}", cause.text);
                     track.publish_failed.add(1);
                     track.failed(fault.cause());
                     stop.pause(backoff.next_pause());

@@ -81,7 +81,7 @@ impl<F: Flow> Apply<F> {
     }
 
     /// What a transaction says of itself counts once it is committed.
-    fn tell(&self, session: &Session) {
+    pub(super) fn tell(&self, session: &Session) {
         session.tally().outcomes().for_each(|(outcome, records)| self.track.count(outcome, records));
         self.tell_wait(session);
     }
@@ -94,10 +94,9 @@ impl<F: Flow> Apply<F> {
         }
     }
 
-    /// Finds the rows that PostgreSQL does not take, in a transaction that is rolled back. What passes stays
+    /// Finds the rows that PostgreSQL does not take, in a transaction that is then rolled back. What passes stays
     /// in it, so that a row is judged with all that come before it.
-    fn find_refused(&self, session: &mut Session, batches: &[&Batch<F::Rows>]) -> Result<Vec<Refused>, Fault> {
-        let mut work = session.begin()?;
+    pub(super) fn find_refused(&self, mut work: Work<'_>, batches: &[&Batch<F::Rows>]) -> Result<Vec<Refused>, Fault> {
         let mut found = Vec::new();
         for batch in batches {
             let mut refused = Refused::new();
@@ -146,7 +145,7 @@ impl<F: Flow> Apply<F> {
             Err(Fault::Reject(cause)) => cause,
             result => return result,
         };
-        let refused = self.find_refused(session, &all)?;
+        let refused = self.find_refused(session.begin()?, &all)?;
         if refused.iter().all(Vec::is_empty) {
             // Each row passes, yet not all of them together: not a row's fault that could be named.
             return Err(Fault::Retry(rejection));

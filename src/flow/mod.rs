@@ -4,10 +4,12 @@
 pub mod apply;
 pub mod orders;
 pub mod relay;
+mod replay;
 mod status;
 
 pub use apply::Apply;
 pub use orders::{Desk, Orders};
+pub use replay::{Fate, Replay};
 pub use status::Status;
 
 use std::sync::Arc;

@@ -71,6 +71,17 @@ impl Call {
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
+
+    /// For a body that is JSON: nothing else is understood. Whoever says nothing means it.
+    pub fn expect_json(&self) -> Result<(), Answer> {
+        let Some(content_type) = &self.content_type else { return Ok(()) };
+        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if essence == "application/json" || essence.ends_with("+json") {
+            return Ok(());
+        }
+        let message = format!("Content-Type is {content_type}");
+        Err(Answer::error(415, "content_type_unsupported", message, "send JSON with Content-Type: application/json"))
+    }
 }
 
 /// The way back to whoever asked, once.

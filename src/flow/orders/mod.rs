@@ -342,7 +342,7 @@ impl Flow for Orders {
             Fault::reject("orders.no_payload", "the record has no payload, and an order is not deleted but cancelled")
         })?;
         let order = Order::read(payload).map_err(|flaws| {
-            let text = flaws.iter().map(Flaw::to_string).collect::<Vec<_>>().join("; ");
+            let text = flaws.iter().map(Flaw::discreet).collect::<Vec<_>>().join("; ");
             Fault::reject("orders.invalid", text)
         })?;
         let created_at_us = record.timestamp_ms.and_then(timestamp_us).ok_or_else(|| {
