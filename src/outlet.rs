@@ -8,10 +8,11 @@ use crate::fault::Fault;
 pub struct Message<'a> {
     pub topic: &'a str,
     /// Messages of one key stay in order.
-    pub key: &'a [u8],
-    pub payload: &'a [u8],
-    /// Where it comes from, for whoever drops what it has seen. Sent as the header `sluicegate-source`.
+    pub key: Option<&'a [u8]>,
+    pub payload: Option<&'a [u8]>,
+    /// Where it comes from, for whoever drops what it has seen. Sent as the header `sluicegate-source`, before the others.
     pub source: Option<&'a str>,
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
 }
 
 /// The code of the fault of an outlet that holds as much as it may: there is room again once some of that is answered.

@@ -29,13 +29,15 @@ fn send(
 ) -> Result<(Sent, Option<Fault>), Fault> {
     let sample = flow::sample(name)
         .ok_or_else(|| Fault::stop("produce.no_sample", format!("flow {name} has no test records")))?;
-    let (brokers, options) = (config.kafka.brokers.join(","), &config.kafka.options);
-    let partitions = crate::kafka::admin::partitions_of(&brokers, options, &flow.topic)? as u64;
+    let (brokers, topic) = (config.kafka.brokers.join(","), flow.sample_topic());
+    let partitions = crate::kafka::admin::partitions_of(&brokers, &config.kafka.options, topic)? as u64;
     if partitions == 0 {
-        let text = format!("there is no topic {}; `sluicegate init` makes it", flow.topic);
+        let text = format!("there is no topic {topic}; `sluicegate init` makes it");
         return Err(Fault::retry("kafka.no_topic", text));
     }
-    let producer = Producer::new(&brokers, options, &flow.topic).map_err(Fault::Stop)?;
+    let mut options = config.kafka.options.clone();
+    options.extend(flow.producer_options());
+    let producer = Producer::new(&brokers, &options, topic).map_err(Fault::Stop)?;
     let (mut payload, mut rate, began) = (Vec::new(), per_s.map(Rate::new), Instant::now());
     for number in 0..count {
         if let Some(rate) = &mut rate {
@@ -50,7 +52,7 @@ fn send(
         let key = sample.key(number);
         // A key says where a record goes; without one it is its turn that does.
         let partition = key.is_none().then_some((number % partitions) as i32);
-        producer.send(partition, key.as_deref().map(str::as_bytes), &payload)?;
+        producer.send_with(partition, key.as_deref().map(str::as_bytes), &payload, &sample.headers(number))?;
         if number % STEP == 0 {
             progress(producer.delivered().0);
         }
@@ -73,7 +75,7 @@ pub fn produce(config: &Config, name: &str, count: u64, per_s: Option<f64>) -> R
     let (sent, fault) = sent.map_err(|fault| Failure::Failed(fault.to_string()))?;
     let seconds = sent.elapsed.as_secs_f64();
     let per_second = sent.count as f64 / seconds.max(0.001);
-    println!("{} records into {} in {seconds:.2} s, {per_second:.0}/s", sent.count, flow.topic);
+    println!("{} records into {} in {seconds:.2} s, {per_second:.0}/s", sent.count, flow.sample_topic());
     match sent.failed {
         0 => Ok(()),
         failed => {

@@ -204,7 +204,11 @@ fn start_demo_broker(config: &mut Config) -> Result<DemoBroker, Failure> {
         // Its offsets start again with every process; under a name of its own the ledger does not mind.
         let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs());
         flow.topic = format!("{}-demo-{now}", flow.topic);
-        demo.create_topic(&flow.topic, flow.partitions)?;
+        flow.producer_topic = None;
+        flow.retry_topic_prefix = format!("{}-demo-{now}", flow.retry_topic_prefix);
+        for topic in flow.retry_topics().iter().chain([&flow.topic]) {
+            demo.create_topic(topic, flow.partitions)?;
+        }
     }
     config.kafka.brokers = vec![demo.brokers()];
     log::warn!("demo: Kafka is a mock inside this process; its records live in memory and end with it");
@@ -248,9 +252,10 @@ impl Started<'_> {
         let track = self.tracks.iter().find(|track| track.flow == name);
         let track = track.ok_or_else(|| Cause::new("flow.untracked", format!("flow {name} has no track")))?.clone();
         let publishes = !flow.outlets().is_empty();
+        let consumer = consumer_config(self.config, config, &flow.inlets(), self.is_demo);
         let sink = Arc::new(sink(self.config, config, flow, track.clone())?);
         let outlet = self.outlet.clone().filter(|_| publishes);
-        let consumer = Consumer::new(&consumer_config(self.config, config, self.is_demo))?;
+        let consumer = Consumer::new(&consumer)?;
         let (clock, stop, policy) = (self.clock.clone(), self.stop.clone(), policy(config));
         Ok(self.clock.spawn(format!("{name}-intake"), move || {
             let mut backoff = Backoff::new(&clock, policy.backoff_min, policy.backoff_max);
@@ -316,18 +321,22 @@ fn policy(flow: &config::Flow) -> Policy {
     }
 }
 
-fn consumer_config(config: &Config, flow: &config::Flow, is_demo: bool) -> ConsumerConfig {
+fn consumer_config(config: &Config, flow: &config::Flow, more: &[&str], is_demo: bool) -> ConsumerConfig {
+    let topics: Vec<String> =
+        std::iter::once(flow.topic.as_str()).chain(more.iter().copied()).map(str::to_owned).collect();
     ConsumerConfig {
         brokers: config.kafka.brokers.join(","),
         group_id: flow.group_id.clone(),
-        topics: vec![flow.topic.clone()],
+        partitions: flow.partitions as u32 * topics.len() as u32,
+        topics,
         start: match flow.start {
             config::Start::Earliest => Start::Earliest,
             config::Start::Latest => Start::Latest,
         },
         session_timeout_ms: flow.session_timeout.as_millis() as u64,
         fetch_memory_bytes: flow.fetch_memory_bytes as u64,
-        partitions: flow.partitions as u32,
+        fetch_min_bytes: flow.fetch_min_bytes,
+        fetch_max_bytes: flow.fetch_max_bytes,
         poll_interval_ms: (POLL_INTERVAL_MIN + flow.revoke_grace).as_millis() as u64,
         topic_ids: !is_demo,
         options: config.kafka.options.clone(),

@@ -318,13 +318,6 @@ fn a_table_of_an_older_version_gets_its_columns_and_keeps_its_letters() {
     assert_eq!(states(&world.url), of(&[("open", 2)]));
 }
 
-fn ask(connection: &mut Connection, target: &str, body: &Value) -> Response {
-    let body = body.to_string();
-    let length = body.len();
-    connection.write(format!("POST {target} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"));
-    connection.read(false)
-}
-
 #[test]
 fn http_has_the_same_calls() {
     let world = world_with_letters("http", 3);
@@ -358,34 +351,39 @@ fn http_has_the_same_calls() {
         (json!({"all": true, "state": "dropped"}), "parameter_invalid"),
         (json!({"all": true, "limit": 0}), "parameter_invalid"),
     ] {
-        let response = ask(&mut connection, "/letters/replay", &body);
+        let response = connection.send("POST", "/letters/replay", None, &body.to_string());
         assert_eq!((response.status, &*response.error()), (400, code), "{body}");
     }
-    let dealt = ask(&mut connection, "/letters/replay", &json!({"all": true, "limit": 3})).json();
+    let dealt = connection.send("POST", "/letters/replay", None, &json!({"all": true, "limit": 3}).to_string()).json();
     assert_eq!((&dealt["replayed"], &dealt["left"]), (&json!(0), &json!(1)));
     assert_eq!(dealt["refused"].as_array().expect("a list").len(), 3);
-    let dealt = ask(&mut connection, "/letters/replay", &json!({"id": [id]})).json();
+    let dealt = connection.send("POST", "/letters/replay", None, &json!({"id": [id]}).to_string()).json();
     let refused = &dealt["refused"];
     assert_eq!(
         (refused.as_array().expect("a list").len(), &refused[0]["id"], &refused[0]["code"]),
         (1, id, &json!("pg.23514"))
     );
     put_right(&world);
-    let dealt = ask(&mut connection, "/letters/replay", &json!({"reason": "pg.23514", "dry_run": true})).json();
+    let dealt = connection
+        .send("POST", "/letters/replay", None, &json!({"reason": "pg.23514", "dry_run": true}).to_string())
+        .json();
     assert_eq!(
         (&dealt["replayed"], &dealt["dry_run"], states(&world.url)),
         (&json!(3), &json!(true), of(&[("open", 4)]))
     );
-    let dealt = ask(&mut connection, "/letters/replay", &json!({"reason": "pg.23514", "limit": 2})).json();
+    let dealt =
+        connection.send("POST", "/letters/replay", None, &json!({"reason": "pg.23514", "limit": 2}).to_string()).json();
     assert_eq!((&dealt["replayed"], &dealt["left"], &dealt["next"].is_i64()), (&json!(2), &json!(1), &true));
-    let dealt = ask(
-        &mut connection,
-        "/letters/replay",
-        &json!({"flow": ["status"], "reason": "pg.23514", "after": dealt["next"]}),
-    )
-    .json();
+    let dealt = connection
+        .send(
+            "POST",
+            "/letters/replay",
+            None,
+            &json!({"flow": ["status"], "reason": "pg.23514", "after": dealt["next"]}).to_string(),
+        )
+        .json();
     assert_eq!(dealt["replayed"], 1);
-    let dealt = ask(&mut connection, "/letters/drop", &json!({"all": true})).json();
+    let dealt = connection.send("POST", "/letters/drop", None, &json!({"all": true}).to_string()).json();
     assert_eq!((&dealt["dropped"], &dealt["left"]), (&json!(1), &json!(0)));
     assert_eq!(states(&world.url), of(&[("dropped", 1), ("replayed", 3)]));
     assert_eq!(rows(&world.url, "THIRTEEN"), (10..13).map(|offset| (offset, 1)).collect());

@@ -43,7 +43,8 @@ impl Flow for Teller {
     fn messages(&self, body: &[u8], from: &Partition, see: &mut dyn FnMut(Message<'_>)) -> Result<(), Fault> {
         for index in 0..body.len() {
             let source = format!("{from}/{index}");
-            see(Message { topic: "t", key: b"k", payload: &body[index..=index], source: Some(&source) });
+            let (key, payload) = (Some(&b"k"[..]), Some(&body[index..=index]));
+            see(Message { topic: "t", key, payload, source: Some(&source), headers: &[] });
         }
         Ok(())
     }

@@ -40,6 +40,7 @@ pub struct Chances {
     pub lost_answer: u64,
     pub slow_ms: u64,
     pub deaf: u64,
+    pub delayed: u64,
 }
 
 impl Chances {
@@ -56,6 +57,7 @@ impl Chances {
             lost_answer: draw(300),
             slow_ms: draw(400),
             deaf: draw(200),
+            delayed: draw(200),
         }
     }
 }
@@ -99,6 +101,7 @@ struct Scenario {
     broker: Arc<Broker>,
     database: Arc<Database>,
     coverage: Arc<Coverage>,
+    chances: Chances,
     policy: Policy,
     partitions: usize,
     instances: Vec<Instance>,
@@ -128,7 +131,7 @@ impl Scenario {
             backoff_max: Duration::from_secs(1),
         };
         let coverage = coverage.clone();
-        Scenario { world, broker, database, coverage, policy, partitions, instances: Vec::new(), started: 0 }
+        Scenario { world, broker, database, coverage, chances, policy, partitions, instances: Vec::new(), started: 0 }
     }
 
     fn start_instance(&mut self) {
@@ -262,6 +265,9 @@ impl Scenario {
         }
         if self.instances.iter().any(|instance| instance.track.stalls_repaired.get() > 0) {
             self.coverage.hit("stall repaired");
+            if self.chances.deaf == 0 {
+                return Err("a partition was taken for stalled that only waited".to_owned());
+            }
         }
         let asked = world.now();
         for instance in &mut self.instances {
@@ -341,6 +347,7 @@ fn nothing_is_lost_nothing_doubled_and_order_kept_whatever_happens() {
         "frozen",
         "holder ended",
         "incarnation",
+        "left for later",
         "lock wait",
         "lost",
         "lost client",

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sluicegate::config::{Sources, Start as StartAt};
-use sluicegate::engine::{Event, Lane, Source};
+use sluicegate::engine::{Event, Lane, Seen, Source};
 use sluicegate::kafka::{Consumer, ConsumerConfig, Start};
 
 use crate::peers::Told;
@@ -26,6 +26,8 @@ pub fn consume(rows: u64) {
         start: if flow.start == StartAt::Earliest { Start::Earliest } else { Start::Latest },
         session_timeout_ms: flow.session_timeout.as_millis() as u64,
         fetch_memory_bytes: flow.fetch_memory_bytes as u64,
+        fetch_min_bytes: None,
+        fetch_max_bytes: None,
         partitions: flow.partitions as u32,
         poll_interval_ms: 60_000,
         topic_ids: true,
@@ -54,7 +56,7 @@ pub fn consume(rows: u64) {
                     let mut count = 0;
                     let taken = lane.take(flow.batch_rows_max, flow.batch_bytes_max, WAIT, &mut |_| {
                         count += 1;
-                        Ok(())
+                        Ok(Seen::Taken)
                     });
                     taken.expect("records");
                     if count > 0 {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::env::Variables;
 use super::file::Written;
+use super::handlers::{self, Found};
 use super::keys::{self, Fallback, KEYS, Key};
 use super::kind::Kind;
 use super::options;
@@ -128,13 +129,29 @@ pub fn settle(
             Ok(value) => {
                 settled.insert(key.path.as_str(), Effective { value, origin });
             }
-            Err(flaw) => {
-                findings.push(Finding::new(&key.path, Some(refused(key, &given)), origin, flaw.rule, flaw.cure));
-            }
+            Err(flaw) => match (key.kind, &given) {
+                (Kind::Handlers, Value::Array(_) | Value::Object(_)) => findings.extend(parts(key, &given, &origin)),
+                (Kind::Handlers, Value::String(text)) if let Ok(given) = serde_json::from_str(text) => {
+                    findings.extend(parts(key, &given, &origin));
+                }
+                _ => {
+                    findings.push(Finding::new(&key.path, Some(refused(key, &given)), origin, flaw.rule, flaw.cure));
+                }
+            },
         }
     }
     findings.extend(between(&settled));
     (settled, findings)
+}
+
+/// What is wrong with a value that has parts of its own, each at its place.
+fn parts(key: &Key, given: &Value, origin: &Origin) -> Vec<Finding> {
+    let found = handlers::read(given).err().unwrap_or_default();
+    let finding = |part: Found| {
+        let value = part.value.map(|value| cut(&value));
+        Finding::new(format!("{}{}", key.path, part.place), value, origin.clone(), part.flaw.rule, part.flaw.cure)
+    };
+    found.into_iter().map(finding).collect()
 }
 
 fn missing(key: &Key) -> Finding {
@@ -167,6 +184,15 @@ fn between(settled: &BTreeMap<&'static str, Effective>) -> Vec<Finding> {
                 finding(path(small), rule, format!("lower it, or raise {}", path(large)));
             }
         }
+    }
+
+    let idempotent = "flows.events.producer_idempotent";
+    let text = |path: &str| settled.get(path).and_then(|found| found.value.as_str());
+    let is_sure =
+        text("flows.events.producer_acks") == Some("all") && number("flows.events.producer_retries") > Some(0);
+    if is_on(idempotent) && !is_sure {
+        let rule = "needs producer_acks: all and at least one of producer_retries".to_owned();
+        finding(idempotent.to_owned(), rule, "turn it off, or give it both".to_owned());
     }
 
     let on = || keys::flows().filter(|flow| is_on(&format!("flows.{flow}.enabled")));

@@ -46,7 +46,9 @@ fn written(key: &Key) -> (&'static str, String) {
         Fallback::Unset => return ("# ", "\"…\"".to_owned()),
     };
     match key.kind {
-        Kind::List(_) | Kind::Map(_) => ("", key.kind.settle(&text.into()).expect("a default is right").to_string()),
+        Kind::List(_) | Kind::Map(_) | Kind::Handlers => {
+            ("", key.kind.settle(&text.into()).expect("a default is right").to_string())
+        }
         // A bare `off` would be a boolean to some readers of YAML.
         Kind::Text(_) | Kind::Word(_) => ("", Value::from(text).to_string()),
         _ => ("", text.to_owned()),

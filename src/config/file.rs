@@ -151,7 +151,10 @@ mod tests {
             ["flows.status.batchRowsMax: did you mean `batch_rows_max`?"]
         );
         assert_eq!(cures("flows: {statsu: {topic: x}}"), ["flows.statsu: did you mean `status`?"]);
-        assert_eq!(cures("group_id: x"), ["group_id: did you mean flows.orders.group_id or flows.status.group_id?"]);
+        assert_eq!(
+            cures("group_id: x"),
+            ["group_id: did you mean flows.events.group_id or flows.orders.group_id or flows.status.group_id?"]
+        );
         assert_eq!(
             cures("kafka.brokers: x"),
             ["kafka.brokers: write `brokers:` in a line of its own, indented below `kafka:`"]

@@ -5,7 +5,8 @@
 
 use std::sync::LazyLock;
 
-use super::kind::{Kind, broker, host, not_empty, table, topic};
+use super::handlers::path;
+use super::kind::{Kind, broker, host, not_empty, sqlstate, table, topic};
 use super::options;
 
 /// What counts when nobody says anything.
@@ -135,6 +136,57 @@ struct FlowRow {
 
 #[rustfmt::skip]
 const FLOWS: &[FlowRow] = &[
+    FlowRow {
+        name: "events",
+        defaults: &[
+            ("enabled", "false"), ("topic", "events"), ("partitions", "3"), ("group_id", "event-processor-group"),
+            ("table", "events"), ("writers", "5"),
+        ],
+        env: &[
+            ("topic", &["KAFKA_CONSUMER_TOPIC"]), ("group_id", &["KAFKA_CONSUMER_GROUP_ID"]),
+            ("writers", &["KAFKA_CONSUMER_WORKERS"]),
+        ],
+        own: &[
+            row("handlers", Kind::Handlers, Is(""), &[],
+                "What is done with each record, in this order; docs/OPERATING.md has the kinds. None is one: a row of the table."),
+            row("message_id", Kind::List(path), Is("@headers/message_id,@headers/message-id"), &[],
+                "Where a message has its id: @headers/NAME or a JSON pointer. The first that has a value counts."),
+            row("dedupe", Kind::Bool, Is("true"), &[],
+                "Process a message once, however often it was sent. Messages without an id are not compared."),
+            row("dedupe_window_ms", Kind::Millis { min: 1000, max: 30 * 24 * HOUR }, Is("3600000"), &[],
+                "How long an id is remembered,"),
+            row("dedupe_ids_max", Kind::Integer { min: 1000, max: 100_000_000 }, Is("1000000"), &[],
+                "and how many are, at most. Each takes 16 bytes in the database and up to 55 in memory."),
+            row("retry_max", Kind::Integer { min: 0, max: 20 }, Is("3"), &["KAFKA_CONSUMER_RETRY_MAX"],
+                "How often a record is tried again that fails for now; it then goes the way of those that fail for good."),
+            row("retry_topic_prefix", Kind::Text(topic), Is("events-retry"), &["KAFKA_RETRY_TOPIC_PREFIX"],
+                "Topics in which such records wait, followed by -1, -2 and so on: one for each attempt."),
+            row("dlq_topic", Kind::Text(topic), Is("events-dlq"), &["KAFKA_DLQ_TOPIC"],
+                "Records that fail for good, with their history in headers."),
+            row("retry_delay_ms", Kind::Millis { min: 0, max: 24 * HOUR }, Is("1000"), &[],
+                "Before the first further attempt,"),
+            row("retry_delay_factor", Kind::Integer { min: 1, max: 100 }, Is("5"), &[],
+                "and so many times longer before each one after it,"),
+            row("retry_jitter_percent", Kind::Integer { min: 0, max: 100 }, Is("20"), &[],
+                "each of these up to so much shorter, so that what failed together comes back spread out."),
+            row("producer_topic", Kind::Text(topic), Is("events"), &["KAFKA_PRODUCER_TOPIC"],
+                "Where `produce events` sends."),
+            row("producer_acks", Kind::Word(&["all", "1", "0"]), Is("all"), &["KAFKA_PRODUCER_ACKS"],
+                "Which copies a made-up record has to reach before it counts as sent: all, the leader's, or none."),
+            row("producer_retries", Kind::Integer { min: 0, max: 1_000_000 }, Is("3"), &["KAFKA_PRODUCER_RETRIES"],
+                "How often it is sent again, with growing pauses,"),
+            row("producer_idempotent", Kind::Bool, Is("true"), &["KAFKA_PRODUCER_IDEMPOTENT"],
+                "and whether the broker drops what came twice by that. Needs acks from all and at least one retry."),
+            row("ordering", Kind::Word(&["any", "key"]), Is("any"), &[],
+                "`key`: a record that waits to be tried again holds back later ones of its own key, and no others."),
+            row("transient_sqlstates", Kind::List(sqlstate), Is("40001,40P01,55P03,57014"), &[],
+                "What a statement of a handler may say of a record that is to be tried again."),
+            row("fetch_min_bytes", Kind::Bytes { min: 1, max: 100 * MIB }, Is("1024"), &["KAFKA_CONSUMER_FETCH_MIN_BYTES"],
+                "The broker answers a fetch with at least this, or after 40 ms."),
+            row("fetch_max_bytes", Kind::Bytes { min: 1_000_000, max: 95 * MIB }, Is("10485760"), &["KAFKA_CONSUMER_FETCH_MAX_BYTES"],
+                "And with no more than this, but for a record that is larger."),
+        ],
+    },
     FlowRow {
         name: "orders",
         defaults: &[

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+use super::handlers;
 use crate::pg::url::Target;
 
 /// Why a value cannot be used, and what to do about it. Neither half repeats the value: it may be secret.
@@ -45,6 +46,8 @@ pub enum Kind {
     },
     List(Rule),
     Map(PairRule),
+    /// What is done with events; see `handlers`.
+    Handlers,
     /// A PostgreSQL URL. It may hold a password, so it is shown only through `Target`.
     Url,
 }
@@ -140,6 +143,14 @@ impl Kind {
                 }
                 Ok(Value::Object(used))
             }
+            Kind::Handlers => match written {
+                Value::String(text) if text.trim().is_empty() => Ok(Value::Array(Vec::new())),
+                Value::String(text) => self.settle(&json(text)?),
+                written => match handlers::read(written) {
+                    Ok(_) => Ok(written.clone()),
+                    Err(mut found) => Err(found.swap_remove(0).flaw),
+                },
+            },
             Kind::Url => {
                 let Value::String(text) = written else {
                     return Err(self.wrong(written, URL_CURE));
@@ -185,6 +196,7 @@ impl fmt::Display for Kind {
             Kind::Bytes { min, max } => write!(f, "bytes from {min} to {max}"),
             Kind::List(_) => write!(f, "a list"),
             Kind::Map(_) => write!(f, "pairs of a name and a value"),
+            Kind::Handlers => write!(f, "a list of handlers"),
             Kind::Url => write!(f, "a PostgreSQL URL"),
         }
     }
@@ -206,7 +218,7 @@ fn name_of(value: &Value) -> &'static str {
 
 /// Control characters are nowhere meant, and a NUL would end the word early inside a C library. A line break is what a
 /// quote left open in `.env` leaves, with the lines below it.
-fn plain(text: &str) -> Result<(), Flaw> {
+pub(super) fn plain(text: &str) -> Result<(), Flaw> {
     if text.contains(char::REPLACEMENT_CHARACTER) {
         Err(Flaw::new("is not UTF-8", "write it in UTF-8"))
     } else if text.chars().any(char::is_control) {
@@ -253,6 +265,16 @@ pub fn topic(text: &str) -> Result<(), Flaw> {
             "is not a legal topic name",
             "use 1 to 249 letters, digits, dots, underscores and hyphens, and not . or ..",
         ))
+    }
+}
+
+/// An SQLSTATE, as in PostgreSQL's appendix of error codes.
+pub fn sqlstate(text: &str) -> Result<(), Flaw> {
+    match text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase()) {
+        true => Ok(()),
+        false => {
+            Err(Flaw::new("has an entry that is no SQLSTATE", "write five digits or capital letters each, as 40001"))
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod check;
 mod docs;
 mod env;
 mod file;
+pub mod handlers;
 mod keys;
 mod kind;
 mod options;
@@ -22,6 +23,7 @@ pub use docs::example;
 
 use crate::pg::url::Target;
 use check::Effective;
+use handlers::Handler;
 use keys::{KEYS, Key};
 
 #[derive(Clone, Debug, Deserialize)]
@@ -137,6 +139,79 @@ pub struct Flow {
     pub inventory_topic: String,
     #[serde(default)]
     pub warehouse_topic: String,
+    #[serde(default, deserialize_with = "handlers")]
+    pub handlers: Vec<Handler>,
+    /// Paths; the first that has a value counts.
+    #[serde(default)]
+    pub message_id: Vec<String>,
+    #[serde(default)]
+    pub dedupe: bool,
+    #[serde(default, rename = "dedupe_window_ms", deserialize_with = "millis")]
+    pub dedupe_window: Duration,
+    #[serde(default)]
+    pub dedupe_ids_max: usize,
+    #[serde(default)]
+    pub retry_max: u32,
+    #[serde(default)]
+    pub retry_topic_prefix: String,
+    #[serde(default)]
+    pub dlq_topic: String,
+    #[serde(default, rename = "retry_delay_ms", deserialize_with = "millis")]
+    pub retry_delay: Duration,
+    #[serde(default)]
+    pub retry_delay_factor: u64,
+    #[serde(default)]
+    pub retry_jitter_percent: u64,
+    #[serde(default)]
+    pub ordering: Ordering,
+    #[serde(default)]
+    pub transient_sqlstates: Vec<String>,
+    /// None where made-up records go into the topic that is read.
+    #[serde(default)]
+    pub producer_topic: Option<String>,
+    #[serde(default)]
+    pub producer_acks: Option<String>,
+    #[serde(default)]
+    pub producer_retries: Option<u64>,
+    #[serde(default)]
+    pub producer_idempotent: Option<bool>,
+    /// None where the consumer's own are best.
+    #[serde(default)]
+    pub fetch_min_bytes: Option<u64>,
+    #[serde(default)]
+    pub fetch_max_bytes: Option<u64>,
+}
+
+impl Flow {
+    /// Where made-up records go.
+    pub fn sample_topic(&self) -> &str {
+        self.producer_topic.as_deref().unwrap_or(&self.topic)
+    }
+
+    /// What the producer of made-up records is told beside what all are, in librdkafka's words.
+    pub fn producer_options(&self) -> impl Iterator<Item = (String, String)> {
+        let options = [
+            ("acks", self.producer_acks.clone()),
+            ("message.send.max.retries", self.producer_retries.map(|retries| retries.to_string())),
+            ("enable.idempotence", self.producer_idempotent.map(|is_idempotent| is_idempotent.to_string())),
+        ];
+        options.into_iter().filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)))
+    }
+
+    /// Where records wait for their next attempt, one topic for each.
+    pub fn retry_topics(&self) -> Vec<String> {
+        (1..=self.retry_max).map(|number| format!("{}-{number}", self.retry_topic_prefix)).collect()
+    }
+}
+
+/// What a record that is tried again holds back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ordering {
+    #[default]
+    Any,
+    /// Later ones of its key.
+    Key,
 }
 
 /// What a transaction does where another one holds a row that it needs.
@@ -283,6 +358,10 @@ fn built(settled: &BTreeMap<&'static str, Effective>) -> Config {
 
 fn millis<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
     u64::deserialize(value).map(Duration::from_millis)
+}
+
+fn handlers<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<Handler>, D::Error> {
+    handlers::read(&Value::deserialize(value)?).map_err(|_| serde::de::Error::custom("the handlers were not checked"))
 }
 
 fn level<'de, D: Deserializer<'de>>(value: D) -> Result<log::LevelFilter, D::Error> {

@@ -55,7 +55,7 @@ fn every_key_reaches_the_structs() {
     let report = sources.report();
     assert!(report.config.is_ok(), "{}", report.config.unwrap_err());
     let from_file = report.lines().filter(|(_, _, origin)| matches!(origin, Origin::DotEnv(_))).count();
-    let empty = ["kafka.options", "flows.status.schema_files"].len();
+    let empty = ["kafka.options", "flows.events.handlers", "flows.status.schema_files"].len();
     assert_eq!(from_file, KEYS.len() - empty - 1);
 }
 
@@ -89,6 +89,60 @@ fn everything_that_is_wrong_is_said_at_once() {
         "flows.status.writers is under the minimum of 1",
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn what_is_wrong_in_a_handler_is_told_with_its_place_wherever_it_was_written() {
+    let yaml = "flows: {events: {handlers: [{kind: table}, {kind: table, columns: [{name: a, path: b, type: text}]}]}}";
+    let json = r#"[{"kind": "drop"}]"#;
+    let expected = ["flows.events.handlers[1].columns[0].path is not a path"];
+    assert_eq!(findings(yaml, &[("DB_URL", URL)]), expected);
+    let env = [("DB_URL", URL), ("SLUICEGATE_FLOWS_EVENTS_HANDLERS", json)];
+    let expected = ["flows.events.handlers[0].path is not given", "flows.events.handlers[0] needs one condition"];
+    assert_eq!(findings(yaml, &env), expected);
+    let env = [("DB_URL", URL), ("SLUICEGATE_FLOWS_EVENTS_HANDLERS", "[{")];
+    assert_eq!(findings("", &env), ["flows.events.handlers starts like JSON and is not JSON"]);
+    let env = [("DB_URL", URL), ("SLUICEGATE_FLOWS_EVENTS_HANDLERS", r#"[{"kind": "fail", "transient_percent": 5}]"#)];
+    let handlers = load("", &env).flows["events"].handlers.clone();
+    assert_eq!(handlers, [Handler::Fail { transient_percent: 5.0, permanent_percent: 0.0 }]);
+}
+
+#[test]
+fn events_are_as_the_replaced_system_had_them() {
+    let config = load("", &[("DB_URL", URL)]);
+    let events = &config.flows["events"];
+    assert!(!events.enabled && events.handlers.is_empty() && events.dedupe);
+    assert_eq!((events.topic.as_str(), events.group_id.as_str()), ("events", "event-processor-group"));
+    assert_eq!((events.partitions, events.writers, events.retry_max), (3, 5, 3));
+    assert_eq!((events.fetch_min_bytes, events.fetch_max_bytes), (Some(1024), Some(10_485_760)));
+    assert_eq!(events.retry_topics(), ["events-retry-1", "events-retry-2", "events-retry-3"]);
+    assert_eq!(events.dlq_topic, "events-dlq");
+    let env = [
+        ("DB_URL", URL),
+        ("KAFKA_CONSUMER_TOPIC", "t"),
+        ("KAFKA_CONSUMER_GROUP_ID", "g"),
+        ("KAFKA_CONSUMER_WORKERS", "7"),
+        ("KAFKA_CONSUMER_RETRY_MAX", "1"),
+        ("KAFKA_CONSUMER_FETCH_MIN_BYTES", "1"),
+        ("KAFKA_CONSUMER_FETCH_MAX_BYTES", "1000000"),
+        ("KAFKA_RETRY_TOPIC_PREFIX", "r"),
+        ("KAFKA_DLQ_TOPIC", "d"),
+        ("KAFKA_PRODUCER_TOPIC", "p"),
+        ("KAFKA_PRODUCER_ACKS", "1"),
+        ("KAFKA_PRODUCER_RETRIES", "7"),
+        ("KAFKA_PRODUCER_IDEMPOTENT", "false"),
+    ];
+    let config = load("", &env);
+    let events = &config.flows["events"];
+    assert_eq!((events.topic.as_str(), events.group_id.as_str(), events.writers), ("t", "g", 7));
+    assert_eq!((events.fetch_min_bytes, events.fetch_max_bytes), (Some(1), Some(1_000_000)));
+    assert_eq!((events.retry_topics(), events.dlq_topic.as_str()), (vec!["r-1".to_owned()], "d"));
+    assert_eq!(events.sample_topic(), "p");
+    let options: Vec<String> = events.producer_options().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(options, ["acks=1", "message.send.max.retries=7", "enable.idempotence=false"]);
+    let finding = "flows.events.producer_idempotent needs producer_acks: all and at least one of producer_retries";
+    assert_eq!(findings("", &[("DB_URL", URL), ("KAFKA_PRODUCER_ACKS", "0")]), [finding]);
+    assert_eq!(findings("", &[("DB_URL", URL), ("KAFKA_PRODUCER_RETRIES", "0")]), [finding]);
 }
 
 #[test]

@@ -1,3 +1,4 @@
 //! Bytes to values: formats of payloads, and nothing about where they come from or go to.
 
 pub mod avro;
+pub mod json;

@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, TrySendError};
 
@@ -37,6 +37,15 @@ impl Clock {
             Clock::Real(start) => start.elapsed(),
             Clock::Simulated(scheduler) => scheduler.now(),
         }
+    }
+
+    /// Milliseconds since 1970, as other machines count them too. It may jump; simulated, it is the time since the start.
+    pub fn unix_ms(&self) -> u64 {
+        let since = match self {
+            Clock::Real(_) => UNIX_EPOCH.elapsed().unwrap_or_default(),
+            Clock::Simulated(scheduler) => scheduler.now(),
+        };
+        since.as_millis() as u64
     }
 
     pub fn sleep(&self, pause: Duration) {

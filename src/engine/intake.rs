@@ -375,6 +375,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             filling: Batch::new(claim.clone(), claim.next_offset),
             spare: None,
             in_flight: false,
+            due_ms: None,
             finish_by: None,
         }
         .start();

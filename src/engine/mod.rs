@@ -73,15 +73,25 @@ pub trait Source: Send + 'static {
 /// The records of one partition, in order. Owned by one partition thread.
 pub trait Lane: Send + 'static {
     /// Waits up to `wait` for a record, then shows that one and whatever else is there: `records_max` at most, and
-    /// so many of that one's size as make `bytes_max`. All that was borrowed is given back before it returns. Where
-    /// it has come to the partition's end, it says at which offset: nothing that is still to be shown comes before it.
+    /// so many of that one's size as make `bytes_max`. A record that is left for later is shown first the next time,
+    /// and the lane keeps it with what it had fetched behind it: nothing is fetched again, and nothing more until then.
+    /// All else that was borrowed is given back before it returns. Where it has come to the partition's end, it says at
+    /// which offset: nothing that is still to be shown comes before it.
     fn take(
         &mut self,
         records_max: usize,
         bytes_max: usize,
         wait: Duration,
-        see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
+        see: &mut dyn FnMut(&Record<'_>) -> Result<Seen, Fault>,
     ) -> Result<Option<i64>, Fault>;
+}
+
+/// What became of a record that a lane has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    Taken,
+    /// It is not its time yet.
+    Later,
 }
 
 /// What became of one batch.
@@ -121,6 +131,12 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Appends what the record becomes. Pure: no I/O, no clock, no lock.
     fn decode(&self, record: &Record<'_>, rows: &mut Self::Rows) -> Result<(), Fault>;
+
+    /// When the record may be decoded, in milliseconds since 1970, where it has to wait. What is behind it in its
+    /// partition waits as well.
+    fn due_ms(&self, _: &Record<'_>) -> Option<u64> {
+        None
+    }
 
     /// Takes the partitions over, waiting for whatever their former owner has in flight.
     fn claim(&self, wanted: &[Wanted]) -> Result<Claims, Fault>;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::batch::{Job, Note, Receipt};
-use super::{Batch, Clock, Lane, Outcome, Policy, Sink, Thread};
+use super::{Batch, Clock, Lane, Outcome, Policy, Seen, Sink, Thread};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::track::{PartitionTrack, Side, Track};
@@ -37,6 +37,8 @@ pub(super) struct PartitionThread<S: Sink, L: Lane> {
     pub filling: Batch<S::Rows>,
     pub spare: Option<Batch<S::Rows>>,
     pub in_flight: bool,
+    /// When the record is due that the lane keeps back, in milliseconds since 1970.
+    pub due_ms: Option<u64>,
     pub finish_by: Option<Duration>,
 }
 
@@ -69,12 +71,21 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
     fn turn(&mut self) -> Result<(), End> {
         self.read_notes(Duration::ZERO)?;
         if self.finish_by.is_none() {
-            self.fill()?;
+            match self.early_by() {
+                Some(early_by) => self.read_notes(early_by.min(SLICE))?,
+                None => self.fill()?,
+            }
             if self.is_due() {
                 self.hand_over(None)?;
             }
         }
         Ok(())
+    }
+
+    /// How long the lane's next record has to wait. In slices, because clocks are set.
+    fn early_by(&self) -> Option<Duration> {
+        let early_ms = self.due_ms?.saturating_sub(self.clock.unix_ms());
+        (early_ms > 0).then(|| Duration::from_millis(early_ms))
     }
 
     fn fill(&mut self) -> Result<(), End> {
@@ -84,10 +95,14 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         let wait = if self.filling.is_empty() { SLICE } else { SLICE.min(self.policy.linger.saturating_sub(age)) };
         self.place.asking.set(1);
         let (filling, refused, sink, clock) = (&mut self.filling, &self.refused, &self.sink, &self.clock);
-        let mut seen = 0;
+        let (mut seen, mut early_ms) = (0, None);
         let taken = self.lane.take(room.max(1), bytes, wait, &mut |record| {
             if record.offset < filling.next {
-                return Ok(()); // from before the lane's position: applied already
+                return Ok(Seen::Taken); // from before the lane's position: applied already
+            }
+            early_ms = sink.due_ms(record).filter(|due_ms| *due_ms > clock.unix_ms());
+            if early_ms.is_some() {
+                return Ok(Seen::Later);
             }
             if filling.is_empty() {
                 filling.opened_at = clock.now();
@@ -97,7 +112,13 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 None => filling.add(record, |record, rows| sink.decode(record, rows)),
                 Some(reason) => filling.add(record, |_, _| Err(Fault::Reject(reason.clone()))),
             }
+            .map(|()| Seen::Taken)
         });
+        self.due_ms = early_ms;
+        if early_ms.is_some() {
+            // A silence with a cause: nothing is asked for until then.
+            self.place.asking.set(0);
+        }
         self.track.consumed.add(seen);
         self.place.ahead.add(seen as i64);
         match taken {
@@ -135,7 +156,8 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
     fn is_due(&self) -> bool {
         let batch = &self.filling;
         !batch.is_empty()
-            && (batch.records() >= self.policy.batch_rows_max
+            && (self.due_ms.is_some()
+                || batch.records() >= self.policy.batch_rows_max
                 || batch.bytes() >= self.policy.batch_bytes_max
                 || self.clock.now().saturating_sub(batch.opened_at) >= self.policy.linger)
     }

@@ -2,7 +2,6 @@
 //! letters, ledger moved, commit. No flow can forget a step of it. A COMMIT whose answer was lost is settled
 //! by the next attempt, which finds its batches applied.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::Flow;
@@ -10,7 +9,8 @@ use crate::engine::{Batch, Claim, Claims, Outcome, Rows, Sink, Wanted};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::pg::ledger::{Move, Standing};
-use crate::pg::{Database, Session, Work, ledger, letters, outbox};
+use crate::pg::search::Search;
+use crate::pg::{Database, Session, ledger, letters, outbox};
 use crate::record::Record;
 use crate::track::Track;
 
@@ -100,43 +100,19 @@ impl<F: Flow> Apply<F> {
         let mut found = Vec::new();
         for batch in batches {
             let mut refused = Refused::new();
-            self.narrow(&mut work, batch, 0..batch.rows.len(), &mut refused)?;
+            let mut search = Search {
+                attempt: &mut |inner, rows| {
+                    self.flow.write(inner, &[&batch.part(rows)])?;
+                    // What a deferred constraint would only say at COMMIT, it has to say here.
+                    inner.run("SET CONSTRAINTS ALL IMMEDIATE")
+                },
+                is_theirs: &|fault| matches!(fault, Fault::Reject(_)),
+                found: &mut |row, fault| refused.push((batch.offsets[row], fault.into_cause())),
+            };
+            search.run(&mut work, 0..batch.rows.len())?;
             found.push(refused);
         }
         Ok(found)
-    }
-
-    fn narrow(
-        &self,
-        work: &mut Work<'_>,
-        batch: &Batch<F::Rows>,
-        rows: Range<usize>,
-        refused: &mut Refused,
-    ) -> Result<(), Fault> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        match self.try_rows(work, batch, rows.clone()) {
-            Ok(()) => Ok(()),
-            Err(Fault::Reject(cause)) if rows.len() == 1 => {
-                refused.push((batch.offsets[rows.start], cause));
-                Ok(())
-            }
-            Err(Fault::Reject(_)) => {
-                let middle = rows.start + rows.len() / 2;
-                self.narrow(work, batch, rows.start..middle, refused)?;
-                self.narrow(work, batch, middle..rows.end, refused)
-            }
-            Err(fault) => Err(fault),
-        }
-    }
-
-    fn try_rows(&self, work: &mut Work<'_>, batch: &Batch<F::Rows>, rows: Range<usize>) -> Result<(), Fault> {
-        let mut inner = work.begin()?;
-        self.flow.write(&mut inner, &[&batch.part(rows)])?;
-        // What a deferred constraint would only say at COMMIT, it has to say here.
-        inner.run("SET CONSTRAINTS ALL IMMEDIATE")?;
-        inner.commit()
     }
 
     fn apply_in(&self, session: &mut Session, group: &[Batch<F::Rows>]) -> Result<Vec<Outcome>, Fault> {
@@ -172,6 +148,11 @@ impl<F: Flow> Sink for Apply<F> {
     #[inline]
     fn decode(&self, record: &Record<'_>, rows: &mut F::Rows) -> Result<(), Fault> {
         self.flow.decode(record, rows)
+    }
+
+    #[inline]
+    fn due_ms(&self, record: &Record<'_>) -> Option<u64> {
+        self.flow.due_ms(record)
     }
 
     fn claim(&self, wanted: &[Wanted]) -> Result<Claims, Fault> {

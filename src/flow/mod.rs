@@ -2,12 +2,15 @@
 //! only place that names the flows; each of them is one file here and one folder in `sql/`.
 
 pub mod apply;
+mod events;
 pub mod orders;
+mod packed;
 pub mod relay;
 mod replay;
 mod status;
 
 pub use apply::Apply;
+pub use events::Events;
 pub use orders::{Desk, Orders};
 pub use replay::{Fate, Replay};
 pub use status::Status;
@@ -35,8 +38,18 @@ pub trait Flow: Send + Sync + 'static {
     /// What PostgreSQL would refuse is refused here.
     fn decode(&self, record: &Record<'_>, rows: &mut Self::Rows) -> Result<(), Fault>;
 
+    /// When the record may be decoded, in milliseconds since 1970, where it has to wait.
+    fn due_ms(&self, _record: &Record<'_>) -> Option<u64> {
+        None
+    }
+
     /// The effects of these batches, inside the transaction that also moves the ledger.
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<Self::Rows>]) -> Result<(), Fault>;
+
+    /// Topics that this flow reads beside the configured one.
+    fn inlets(&self) -> Vec<&str> {
+        Vec::new()
+    }
 
     /// Topics that this flow publishes to.
     fn outlets(&self) -> Vec<&str> {
@@ -58,6 +71,10 @@ pub trait Sample: Send + Sync {
 
     /// Appends the payload of record `number`.
     fn payload(&self, number: u64, out: &mut Vec<u8>);
+
+    fn headers(&self, _number: u64) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 /// Something to be done with each enabled flow, whatever its types.
@@ -69,6 +86,7 @@ pub trait Visit {
 pub fn each(config: &config::Config, visit: &mut impl Visit) -> Result<(), Cause> {
     for (name, flow) in config.enabled() {
         match name {
+            events::NAME => visit.flow(flow, Events::from_config(flow)?),
             orders::NAME => visit.flow(flow, Orders::from_config(flow)),
             status::NAME => visit.flow(flow, Status::from_config(flow)?),
             unknown => return Err(Cause::new("flow.unknown", format!("there is no flow named \"{unknown}\""))),
@@ -87,7 +105,7 @@ pub struct Behind<'a> {
 
 /// Whether a flow publishes, or takes requests that it publishes.
 pub fn publishes(flow: &str) -> bool {
-    flow == orders::NAME
+    [events::NAME, orders::NAME].contains(&flow)
 }
 
 /// What can be asked of a flow over HTTP, where there is something.
@@ -106,6 +124,7 @@ pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<
 /// Made-up records of a flow by its name.
 pub fn sample(flow: &str) -> Option<Box<dyn Sample>> {
     match flow {
+        events::NAME => Some(Box::new(events::Happenings)),
         orders::NAME => Some(Box::new(orders::Wishes)),
         status::NAME => Some(Box::new(status::Updates)),
         _ => None,

@@ -16,7 +16,7 @@ use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 use super::raw::{self, PartitionQueue};
 use super::{client_config, fault};
-use crate::engine::{self, Event, Source};
+use crate::engine::{self, Event, Seen, Source};
 use crate::fault::{Cause, Fault};
 use crate::record::{Partition, Record};
 
@@ -36,6 +36,9 @@ pub struct ConsumerConfig {
     pub session_timeout_ms: u64,
     /// What librdkafka may hold fetched ahead, over all of the topics' partitions.
     pub fetch_memory_bytes: u64,
+    /// What the broker collects before it answers, and what it answers with at most; None is what is best as a rule.
+    pub fetch_min_bytes: Option<u64>,
+    pub fetch_max_bytes: Option<u64>,
     /// How many partitions share that: librdkafka applies its limits to each one by itself.
     pub partitions: u32,
     /// Intake may be busy for so long without hearing the group. So long the group waits, too, for a member that is gone
@@ -182,13 +185,16 @@ fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
         .set("fetch.message.max.bytes", (queue_kb * 1024).clamp(65_536, 131_072).to_string())
         // A fetch for every record that comes would cost the broker more than the records: it waits for some, and
         // not for long.
-        .set("fetch.min.bytes", "16384")
+        .set("fetch.min.bytes", config.fetch_min_bytes.unwrap_or(16_384).to_string())
         .set("fetch.wait.max.ms", "40")
         .set("fetch.error.backoff.ms", "100")
         // How long a full queue rests before it is fetched into again; the default of a second stalls it.
         .set("fetch.queue.backoff.ms", "10")
         // A topic that is made later, or gets more partitions, is found within this.
         .set("topic.metadata.refresh.interval.ms", "10000");
+    if let Some(bytes) = config.fetch_max_bytes {
+        client.set("fetch.max.bytes", bytes.to_string());
+    }
     for (key, value) in &config.options {
         if let Some((_, fixed)) = FIXED.iter().find(|(name, _)| name == key) {
             let text =
@@ -340,7 +346,7 @@ impl engine::Lane for Lane {
         records_max: usize,
         bytes_max: usize,
         wait: Duration,
-        see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
+        see: &mut dyn FnMut(&Record<'_>) -> Result<Seen, Fault>,
     ) -> Result<Option<i64>, Fault> {
         self.0.take(records_max, bytes_max, wait, see)
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::{client_config, fault};
@@ -100,9 +100,25 @@ impl Producer {
 
     /// Hands one record over; waits while the queue is full.
     pub fn send(&self, partition: Option<i32>, key: Option<&[u8]>, payload: &[u8]) -> Result<(), Fault> {
+        self.send_with(partition, key, payload, &[])
+    }
+
+    /// The same with headers.
+    pub fn send_with(
+        &self,
+        partition: Option<i32>,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        headers: &[(&str, String)],
+    ) -> Result<(), Fault> {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic).payload(payload);
         record.key = key;
         record.partition = partition;
+        if !headers.is_empty() {
+            let all = OwnedHeaders::new_with_capacity(headers.len());
+            let add = |all: OwnedHeaders, (key, value): &(&str, String)| all.insert(Header { key, value: Some(value) });
+            record = record.headers(headers.iter().fold(all, add));
+        }
         let mut waiting: Option<(Instant, u64)> = None;
         loop {
             record = match self.producer.send(record) {

@@ -180,10 +180,14 @@ impl Outlet for Publisher {
     fn publish(&self, message: &Message<'_>, told: Told) -> Result<(), Fault> {
         let mut record: BaseRecord<'_, [u8], [u8], _> =
             BaseRecord::with_opaque_to(message.topic, Box::new(Mutex::new(told)));
-        record = record.key(message.key).payload(message.payload);
-        if let Some(source) = message.source {
-            record =
-                record.headers(OwnedHeaders::new_with_capacity(1).insert(Header { key: SOURCE, value: Some(source) }));
+        record.key = message.key;
+        record.payload = message.payload;
+        let source = message.source.map(|source| (SOURCE, Some(source.as_bytes())));
+        if source.is_some() || !message.headers.is_empty() {
+            let headers = OwnedHeaders::new_with_capacity(message.headers.len() + 1);
+            let all = source.iter().chain(message.headers);
+            record = record
+                .headers(all.fold(headers, |headers, (key, value)| headers.insert(Header { key, value: *value })));
         }
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let made = current.made;
@@ -227,7 +231,8 @@ mod tests {
     fn publish(publisher: &Publisher, key: &str) -> Result<Receiver<Result<(), Fault>>, Fault> {
         let (tell, heard) = unbounded();
         let source = (key == "b").then_some("t/0/7");
-        let message = Message { topic: "t", key: key.as_bytes(), payload: b"payload", source };
+        let message =
+            Message { topic: "t", key: Some(key.as_bytes()), payload: Some(b"payload"), source, headers: &[] };
         publisher.publish(&message, Box::new(move |result| drop(tell.send(result)))).map(|()| heard)
     }
 
@@ -307,7 +312,7 @@ mod tests {
     #[test]
     fn a_listener_that_panics_is_the_only_one_who_suffers() {
         let (_cluster, publisher) = cluster();
-        let message = Message { topic: "t", key: b"a", payload: b"", source: None };
+        let message = Message { topic: "t", key: Some(b"a"), payload: Some(b""), source: None, headers: &[] };
         publisher.publish(&message, Box::new(|_| panic!("at the news"))).unwrap();
         publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap();
     }

@@ -19,6 +19,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::fault;
+use crate::engine::Seen;
 use crate::fault::Fault;
 use crate::record::{Headers, Partition, Record};
 
@@ -31,12 +32,13 @@ const DRAINS_MAX: usize = 1_000;
 pub(super) struct PartitionQueue<C: ConsumerContext + 'static> {
     queue: *mut native::rd_kafka_queue_t,
     partition: Partition,
+    /// Taken and not yet shown: what was left for later, and what was fetched behind it.
     messages: Vec<*mut native::rd_kafka_message_t>,
     _consumer: Arc<BaseConsumer<C>>,
 }
 
-// SAFETY: librdkafka's queues may be used from any thread; `messages` is empty between calls, and `&mut self`
-// keeps two threads from taking at once.
+// SAFETY: librdkafka's queues and messages may be used from any thread, and `&mut self` keeps two threads from doing
+// that at once.
 unsafe impl<C: ConsumerContext + 'static> Send for PartitionQueue<C> {}
 
 impl<C: ConsumerContext + 'static> PartitionQueue<C> {
@@ -68,49 +70,56 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
     /// offset is gone, would be taken for one of the new assignment.
     fn drain(&mut self) {
         for _ in 0..DRAINS_MAX {
-            let mut taken = Taken(&mut self.messages);
+            let mut taken = Taken { messages: &mut self.messages, shown: 0 };
             taken.fill(self.queue, TAKE_MAX, Duration::ZERO);
-            if taken.0.is_empty() {
+            taken.shown = taken.messages.len();
+            if taken.messages.is_empty() {
                 return;
             }
         }
     }
 
     /// Waits for one record, then shows it and what else is there, and tells of the partition's end when the
-    /// client has come to it. Messages are given back before it returns. How many make `bytes_max` is known from the
-    /// first one only; where larger ones follow a small one, it is at most what the queue may hold.
+    /// client has come to it. What has been shown is given back before it returns; what is left for later stays with
+    /// what was fetched behind it, and no more is fetched until all of that is shown. How many make `bytes_max` is
+    /// known from the first one only; where larger ones follow a small one, it is at most what the queue may hold.
     pub fn take(
         &mut self,
         records_max: usize,
         bytes_max: usize,
         wait: Duration,
-        see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
+        see: &mut dyn FnMut(&Record<'_>) -> Result<Seen, Fault>,
     ) -> Result<Option<i64>, Fault> {
         let room = records_max.clamp(1, TAKE_MAX);
-        let mut taken = Taken(&mut self.messages);
-        taken.fill(self.queue, 1, wait);
-        let Some(&first) = taken.0.first() else { return Ok(None) };
+        let mut taken = Taken { messages: &mut self.messages, shown: 0 };
+        let is_new = taken.messages.is_empty();
+        if is_new {
+            taken.fill(self.queue, 1, wait);
+        }
+        let Some(&first) = taken.messages.first() else { return Ok(None) };
         // SAFETY: as below.
         let size = unsafe { (*first).len + (*first).key_len };
-        taken.fill(self.queue, (bytes_max / size.max(1)).clamp(1, room) - 1, Duration::ZERO);
+        let count = (bytes_max / size.max(1)).clamp(1, room);
+        if is_new {
+            taken.fill(self.queue, count - 1, Duration::ZERO);
+        }
         // What follows an error that passes has been taken too and must be shown: it will not come again.
         let mut passing = None;
         let mut end = None;
-        for &message in taken.0.iter() {
-            // SAFETY: the message is ours until `taken` is dropped, after this loop.
-            let message = unsafe { &*message };
+        while taken.shown < count.min(taken.messages.len()) {
+            // SAFETY: a message is ours until `taken` gives it back, after this loop.
+            let message = unsafe { &*taken.messages[taken.shown] };
             if message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF {
                 end = Some(message.offset);
-                continue;
-            }
-            if message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            } else if message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                 match fault::of(message.err.into(), &format!("{} at offset {}", self.partition, message.offset)) {
                     fault @ Fault::Retry(_) => passing = passing.or(Some(fault)),
                     fault => return Err(fault),
                 }
-                continue;
+            } else if see(&record(message, &self.partition))? == Seen::Later {
+                break;
             }
-            see(&record(message, &self.partition))?;
+            taken.shown += 1;
         }
         passing.map_or(Ok(end), Err)
     }
@@ -118,32 +127,36 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
 
 impl<C: ConsumerContext + 'static> Drop for PartitionQueue<C> {
     fn drop(&mut self) {
+        drop(Taken { shown: self.messages.len(), messages: &mut self.messages });
         // SAFETY: the handle is ours; destroying it gives up a count on the queue, not the queue.
         unsafe { native::rd_kafka_queue_destroy(self.queue) }
     }
 }
 
-/// Messages between being taken and being given back, whatever happens in between.
-struct Taken<'a>(&'a mut Vec<*mut native::rd_kafka_message_t>);
+/// Messages that were taken. Those that have been shown are given back at the end of it, whatever happens in between.
+struct Taken<'a> {
+    messages: &'a mut Vec<*mut native::rd_kafka_message_t>,
+    shown: usize,
+}
 
 impl Taken<'_> {
     fn fill(&mut self, queue: *mut native::rd_kafka_queue_t, count_max: usize, wait: Duration) {
-        let held = self.0.len();
+        let held = self.messages.len();
         let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-        self.0.reserve(count_max);
+        self.messages.reserve(count_max);
         // SAFETY: there is room for `count_max` pointers behind the ones held, and as many as the call says are
         // then set. A negative count is an error of the call itself and sets none.
         unsafe {
-            let room = self.0.as_mut_ptr().add(held);
+            let room = self.messages.as_mut_ptr().add(held);
             let count = native::rd_kafka_consume_batch_queue(queue, wait_ms, room, count_max);
-            self.0.set_len(held + usize::try_from(count).unwrap_or(0));
+            self.messages.set_len(held + usize::try_from(count).unwrap_or(0));
         }
     }
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        for message in self.0.drain(..) {
+        for message in self.messages.drain(..self.shown) {
             // SAFETY: taken by `fill` and destroyed only here.
             unsafe { native::rd_kafka_message_destroy(message) }
         }

@@ -5,16 +5,21 @@ pub mod fault;
 pub mod ledger;
 pub mod letters;
 pub mod outbox;
+pub mod search;
+pub mod seen;
 #[cfg(feature = "clients")]
 pub mod tls;
 pub mod url;
 
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use postgres::{Client, Config, Statement, Transaction};
 use r2d2_postgres::PostgresConnectionManager;
 
@@ -209,7 +214,7 @@ impl Session {
     pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
         self.tally = Tally::default();
         let tx = self.link.client.transaction().map_err(|error| fault::of(&error))?;
-        Ok(Work { tx, statements: &mut self.statements, tally: &mut self.tally })
+        Ok(Work { tx, statements: &mut self.statements, tally: &mut self.tally, depth: 0 })
     }
 
     /// Of the newest transaction.
@@ -228,13 +233,19 @@ pub struct Work<'a> {
     tx: Transaction<'a>,
     statements: &'a mut HashMap<String, Statement>,
     tally: &'a mut Tally,
+    depth: usize,
 }
 
 impl Work<'_> {
     /// A transaction inside this one: a savepoint.
     pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
         let tx = self.tx.transaction().map_err(|error| fault::of(&error))?;
-        Ok(Work { tx, statements: self.statements, tally: self.tally })
+        Ok(Work { tx, statements: self.statements, tally: self.tally, depth: self.depth + 1 })
+    }
+
+    /// Inside another one, which may be rolled back whatever becomes of this.
+    pub fn is_inner(&self) -> bool {
+        self.depth > 0
     }
 
     pub fn commit(self) -> Result<(), Fault> {
@@ -305,6 +316,14 @@ impl Work<'_> {
         self.tx.execute(&statement, values).map_err(|error| fault::of(&error))
     }
 
+    /// A statement whose parameters are encoded already, each in the binary form of its type.
+    pub fn call(&mut self, sql: &str, types: &[Type], values: &[Option<&[u8]>]) -> Result<u64, Fault> {
+        let statement = self.prepared_as(sql, types)?;
+        let values: Vec<Encoded<'_>> = values.iter().map(|value| Encoded(*value)).collect();
+        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+        self.tx.execute(&statement, &values).map_err(|error| fault::of(&error))
+    }
+
     /// One binary COPY of joined buffers. The client copies a message twice on its way and the server takes no more
     /// than one GiB of it: large buffers go in parts.
     pub fn copy(&mut self, sql: &str, buffers: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<u64, Fault> {
@@ -325,13 +344,37 @@ impl Work<'_> {
     }
 
     fn prepared(&mut self, sql: &str) -> Result<Statement, Fault> {
+        self.prepared_as(sql, &[])
+    }
+
+    /// Types that are not given PostgreSQL finds out by itself.
+    fn prepared_as(&mut self, sql: &str, types: &[Type]) -> Result<Statement, Fault> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
         }
-        let statement = self.tx.prepare(sql).map_err(|error| fault::of(&error))?;
+        let statement = self.tx.prepare_typed(sql, types).map_err(|error| fault::of(&error))?;
         self.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }
+}
+
+/// A value in the binary form of its type.
+#[derive(Debug)]
+struct Encoded<'a>(Option<&'a [u8]>);
+
+impl ToSql for Encoded<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        self.0.map_or(Ok(IsNull::Yes), |bytes| {
+            out.extend_from_slice(bytes);
+            Ok(IsNull::No)
+        })
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
 }
 
 /// `CopyInWriter` hides the server's error inside an `io::Error`.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sluicegate::engine::{Event, Lane, Source};
+use sluicegate::engine::{Event, Lane, Seen, Source};
 use sluicegate::fault::{Cause, Fault};
 use sluicegate::record::{NoHeaders, Partition, Record};
 
@@ -14,6 +14,9 @@ use super::{Chances, Coverage, world::World};
 pub const TOPIC: &str = "t";
 /// A member that does not answer a revocation loses its partitions after this.
 const REBALANCE_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Longer than the engine waits for a partition that gives nothing without a cause.
+const DELAY_MAX_MS: u64 = 20_000;
 
 /// What a record is made to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub enum Fate {
 pub struct Entry {
     pub offset: i64,
     pub fate: Fate,
+    /// Before this moment it must not be decoded; zero where it need not wait.
+    pub due: Duration,
 }
 
 #[derive(Default)]
@@ -92,8 +97,12 @@ impl Broker {
                 draw if draw < self.chances.poison + self.chances.refused => Fate::Refused,
                 _ => Fate::Row,
             };
+            let due = match self.world.chance(self.chances.delayed) {
+                true => self.world.now() + self.world.millis(DELAY_MAX_MS),
+                false => Duration::ZERO,
+            };
             let mut inner = self.lock();
-            inner.logs[partition as usize].push(Entry { offset, fate });
+            inner.logs[partition as usize].push(Entry { offset, fate, due });
             inner.ends[partition as usize] = offset + 1 + behind;
         }
         self.world.changed();
@@ -297,7 +306,7 @@ impl Lane for SimLane {
         records_max: usize,
         _: usize,
         wait: Duration,
-        see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
+        see: &mut dyn FnMut(&Record<'_>) -> Result<Seen, Fault>,
     ) -> Result<Option<i64>, Fault> {
         let world = self.broker.world.clone();
         let until = world.now() + wait;
@@ -324,7 +333,8 @@ impl Lane for SimLane {
         for entry in
             again.into_iter().filter(|_| world.chance(self.broker.chances.again)).chain(found.into_iter().take(count))
         {
-            let payload = [entry.fate as u8];
+            let mut payload = [entry.fate as u8; 9];
+            payload[1..].copy_from_slice(&(entry.due.as_millis() as u64).to_be_bytes());
             let record = Record {
                 partition: &self.partition,
                 offset: entry.offset,
@@ -333,7 +343,10 @@ impl Lane for SimLane {
                 payload: Some(&payload),
                 headers: &NoHeaders,
             };
-            see(&record)?;
+            if see(&record)? == Seen::Later {
+                self.broker.coverage.hit("left for later");
+                break;
+            }
             self.next = self.next.max(entry.offset + 1);
         }
         world.changed();
@@ -349,8 +362,14 @@ impl Lane for SimLane {
 /// The decoding of a record, as the sink does it.
 pub fn decode(record: &Record<'_>) -> Result<bool, Fault> {
     match record.payload {
-        Some([fate]) if *fate == Fate::Poison as u8 => Err(Fault::Reject(Cause::new("sim.poison", "poison"))),
-        Some([fate]) => Ok(*fate == Fate::Refused as u8),
+        Some([fate, ..]) if *fate == Fate::Poison as u8 => Err(Fault::Reject(Cause::new("sim.poison", "poison"))),
+        Some([fate, ..]) => Ok(*fate == Fate::Refused as u8),
         _ => Err(Fault::stop("sim.payload", "not a payload of the simulator's")),
     }
+}
+
+/// When it may be decoded.
+pub fn due_ms(record: &Record<'_>) -> Option<u64> {
+    let due_ms = record.payload?.get(1..)?.try_into().ok().map(u64::from_be_bytes)?;
+    (due_ms > 0).then_some(due_ms)
 }

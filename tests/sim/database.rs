@@ -11,7 +11,7 @@ use sluicegate::engine::{Batch, Claim, Claims, Outcome, Rows, Sink, Wanted};
 use sluicegate::fault::{Cause, Fault};
 use sluicegate::record::Record;
 
-use super::broker::{Broker, Fate, decode};
+use super::broker::{Broker, Fate, decode, due_ms};
 use super::{Chances, Coverage, world::World};
 
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -200,8 +200,16 @@ impl Sink for SimSink {
     type Session = ();
 
     fn decode(&self, record: &Record<'_>, rows: &mut SimRows) -> Result<(), Fault> {
+        let (due_ms, now) = (due_ms(record).unwrap_or_default(), self.0.world.now());
+        if u128::from(due_ms) > now.as_millis() {
+            self.0.world.fail(format!("{} is decoded at {now:?} and due at {due_ms} ms", record.offset));
+        }
         rows.0.push((record.offset, decode(record)?));
         Ok(())
+    }
+
+    fn due_ms(&self, record: &Record<'_>) -> Option<u64> {
+        due_ms(record)
     }
 
     fn claim(&self, wanted: &[Wanted]) -> Result<Claims, Fault> {

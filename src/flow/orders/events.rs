@@ -15,6 +15,7 @@ use uuid::fmt::Hyphenated;
 use super::order::{Amount, text};
 use super::stock::{Reason, Shelf, Verdict};
 use crate::fault::Fault;
+use crate::flow::packed::Unpacked;
 use crate::outlet::Message;
 use crate::record::Partition;
 
@@ -71,35 +72,6 @@ impl Packed {
 
     pub fn into_body(self) -> Vec<u8> {
         self.0
-    }
-}
-
-/// Takes a body apart, in the order in which it was packed.
-struct Unpacked<'a>(&'a [u8]);
-
-impl<'a> Unpacked<'a> {
-    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.bytes(N)?.try_into().ok()
-    }
-
-    fn number(&mut self) -> Option<i64> {
-        self.array().map(i64::from_be_bytes)
-    }
-
-    /// A length and so many bytes, which is how COPY has it too.
-    fn field(&mut self) -> Option<&'a [u8]> {
-        let len = u32::from_be_bytes(self.array()?);
-        self.bytes(len as usize)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        std::str::from_utf8(self.field()?).ok()
     }
 }
 
@@ -160,7 +132,8 @@ fn show_change(
     ));
     made.name(offset, format_args!("/{product_id}/{bucket}"));
     let (payload, source) = (&made.payload, Some(made.source.as_str()));
-    see(Message { topic: &topics.inventory, key: product_id.as_bytes(), payload, source });
+    let key = Some(product_id.as_bytes());
+    see(Message { topic: &topics.inventory, key, payload: Some(payload), source, headers: &[] });
     Some(())
 }
 
@@ -195,10 +168,11 @@ fn show_order(
     made.payload.extend_from_slice(b",\"product_id\":");
     text(&mut made.payload, product_id);
     made.put(format_args!(",\"quantity\":{quantity},\"amount\":{amount}"));
-    let (key, end) = (customer_id.as_bytes(), made.payload.len());
+    let (key, end) = (Some(customer_id.as_bytes()), made.payload.len());
     if kind == RESERVED {
         made.payload.push(b'}');
-        see(Message { topic: &topics.warehouse, key, payload: &made.payload, source: Some(&made.source) });
+        let (payload, source) = (Some(made.payload.as_slice()), Some(made.source.as_str()));
+        see(Message { topic: &topics.warehouse, key, payload, source, headers: &[] });
         made.payload.truncate(end);
     }
     for part in [",\"status\":\"", status, "\""] {
@@ -210,10 +184,11 @@ fn show_order(
         }
     }
     made.payload.push(b'}');
+    let (payload, source) = (Some(made.payload.as_slice()), Some(made.source.as_str()));
     if kind == CANCELLED {
-        see(Message { topic: &topics.warehouse, key, payload: &made.payload, source: Some(&made.source) });
+        see(Message { topic: &topics.warehouse, key, payload, source, headers: &[] });
     }
-    see(Message { topic: &topics.validated, key, payload: &made.payload, source: Some(&made.source) });
+    see(Message { topic: &topics.validated, key, payload, source, headers: &[] });
     Some(())
 }
 
@@ -244,8 +219,8 @@ mod tests {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             seen.push([
                 message.topic.to_owned(),
-                text(message.key),
-                text(message.payload),
+                text(message.key.unwrap()),
+                text(message.payload.unwrap()),
                 message.source.unwrap().to_owned(),
             ]);
         };

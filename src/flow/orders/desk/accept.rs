@@ -92,8 +92,8 @@ impl Acceptance {
             }
             payload.clear();
             order.write(&mut payload);
-            let key = order.wish.customer_id.as_bytes();
-            let message = Message { topic: &self.topic, key, payload: &payload, source: None };
+            let (key, payload) = (Some(order.wish.customer_id.as_bytes()), Some(payload.as_slice()));
+            let message = Message { topic: &self.topic, key, payload, source: None, headers: &[] };
             if let Err(fault) = self.outlet.publish(&message, Box::new(move |result| pending.told(result))) {
                 group.note(index, NOT_SENT, fault.into_cause());
             }

@@ -24,8 +24,9 @@ impl Outlet for Broker {
         if self.is_full.load(Ordering::Relaxed) {
             return Err(Fault::retry("kafka.queuefull", "the queue is full"));
         }
-        let order: Value = serde_json::from_slice(message.payload).unwrap();
-        assert_eq!((message.topic, message.key), ("orders-placed", order["customer_id"].as_str().unwrap().as_bytes()));
+        let order: Value = serde_json::from_slice(message.payload.unwrap()).unwrap();
+        let key = order["customer_id"].as_str().map(str::as_bytes);
+        assert_eq!((message.topic, message.key), ("orders-placed", key));
         self.held.lock().unwrap().push((order, told));
         Ok(())
     }

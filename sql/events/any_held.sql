@@ -1,0 +1,1 @@
+SELECT EXISTS (SELECT FROM sluicegate_held WHERE flow = $1)

@@ -1,0 +1,146 @@
+//! The order of a key: while one of its records waits to be tried again, it is the head, and later ones are parked in a
+//! table. With the head's fate comes their turn, in the same transaction, until one of them fails for now and is the next
+//! head. Row locks keep that exact over instances; nothing of it is in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::chain::Chain;
+use super::retry::{Messages, SOURCE, unfold};
+use super::rows::EventRows;
+use super::{Group, NAME, Step};
+use crate::fault::Fault;
+use crate::outlet::Message;
+use crate::pg::Work;
+use crate::record::{Headers, Partition, Record};
+
+pub const CREATE: &str = include_str!("../../../sql/events/create.sql");
+const ANY_HELD: &str = include_str!("../../../sql/events/any_held.sql");
+const LOCK_HELD: &str = include_str!("../../../sql/events/lock_held.sql");
+const HOLD: &str = include_str!("../../../sql/events/hold.sql");
+const RELEASE: &str = include_str!("../../../sql/events/release.sql");
+const PARK: &str = include_str!("../../../sql/events/park.sql");
+const PARKED: &str = include_str!("../../../sql/events/parked.sql");
+const UNPARK: &str = include_str!("../../../sql/events/unpark.sql");
+
+/// Parked records whose turn comes in one transaction. Where there are more, the next one is made a head, and goes the
+/// way of those that are tried again, due at once.
+const TURNS_MAX: usize = 1_000;
+
+/// What is held of the keys of a group, with the rows locked, and the parked records whose turn may come.
+#[derive(Default)]
+pub struct Holds {
+    /// By key: the name of its head.
+    pub heads: HashMap<Vec<u8>, String>,
+    pub parked: Parked,
+}
+
+/// Parked records, decoded again.
+#[derive(Default)]
+pub struct Parked {
+    pub rows: EventRows,
+    /// Of each: its key, its place in the table, and whether it is one too many for this transaction.
+    pub places: Vec<(Vec<u8>, i64, bool)>,
+}
+
+impl Holds {
+    /// Locks what is held of these keys, and reads what is parked behind the heads that are in the group.
+    pub fn read(work: &mut Work<'_>, group: &Group<'_>, chain: &Chain) -> Result<Holds, Fault> {
+        let mut holds = Holds::default();
+        let is_any: bool = work.query(ANY_HELD, &[&NAME])?.first().is_some_and(|row| row.get(0));
+        if !is_any {
+            return Ok(holds);
+        }
+        let keys: BTreeSet<&[u8]> = (0..group.len()).filter_map(|index| group.key(index)).collect();
+        let keys: Vec<&[u8]> = keys.into_iter().collect();
+        let rows = work.lock(LOCK_HELD, &[&NAME, &keys])?;
+        holds.heads = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let mut turns = TURNS_MAX;
+        let mut seen: BTreeSet<&[u8]> = BTreeSet::new();
+        for index in 0..group.len() {
+            let Some(key) = group.key(index).filter(|_| holds.is_head(group, index)) else { continue };
+            if seen.insert(key) {
+                let rows = work.query(PARKED, &[&NAME, &key, &(turns as i64 + 1)])?;
+                for (number, row) in rows.iter().enumerate() {
+                    holds.parked.add(chain, key, row.get(0), row.get(1), number == turns)?;
+                }
+                turns -= rows.len().min(turns);
+            }
+        }
+        Ok(holds)
+    }
+
+    /// Whether this record is the one that its key waits for.
+    pub fn is_head(&self, group: &Group<'_>, index: usize) -> bool {
+        let head = group.key(index).and_then(|key| self.heads.get(key));
+        head.is_some_and(|head| group.row(index).origin.as_ref().is_some_and(|origin| origin.name() == *head))
+    }
+}
+
+impl Parked {
+    fn add(&mut self, chain: &Chain, key: &[u8], seq: i64, body: &[u8], is_too_many: bool) -> Result<(), Fault> {
+        let shown = unfold(body, &mut |message| {
+            let partition = Partition::new("", 0);
+            let (key, payload, headers) = (message.key, message.payload, &Unfolded(&message));
+            let record = Record { partition: &partition, offset: 0, timestamp_ms: None, key, payload, headers };
+            chain.decode(&record, true, &mut self.rows);
+        });
+        shown
+            .ok_or_else(|| Fault::retry("events.parked", "a row of sluicegate_parked does not hold what was packed"))?;
+        self.places.push((key.to_vec(), seq, is_too_many));
+        Ok(())
+    }
+}
+
+/// The headers of a record that was parked, as if it came out of a retry topic.
+struct Unfolded<'a>(&'a Message<'a>);
+
+impl Headers for Unfolded<'_> {
+    fn each(&self, see: &mut dyn FnMut(&str, Option<&[u8]>)) {
+        see(SOURCE, self.0.source.map(str::as_bytes));
+        self.0.headers.iter().for_each(|(name, value)| see(name, *value));
+    }
+}
+
+/// Writes down what became of the keys: who is held by whom now, and who is parked.
+pub fn keep(work: &mut Work<'_>, group: &Group<'_>, holds: &Holds, steps: &[Step]) -> Result<(), Fault> {
+    // By key: its head when all is done.
+    let mut heads: BTreeMap<&[u8], Option<String>> = BTreeMap::new();
+    let (mut park_keys, mut park_records) = (Vec::new(), Vec::new());
+    let mut unparked: BTreeMap<&[u8], Vec<i64>> = BTreeMap::new();
+    for (index, step) in steps.iter().enumerate() {
+        let Some(key) = group.key(index) else { continue };
+        let parked = group.parked(index).map(|number| &holds.parked.places[number]);
+        match step {
+            Step::Retried | Step::Handed => drop(heads.insert(key, Some(group.origin(index).name()))),
+            Step::Parked if parked.is_none() => {
+                let mut packed = Messages::default();
+                let origin = group.origin(index);
+                packed.failed("", group.packed(index), &origin, origin.attempt, "", None);
+                park_keys.push(key);
+                park_records.push(packed.into_body());
+            }
+            // Of a record that was published twice the second one is no head any more.
+            _ if holds.is_head(group, index) => drop(heads.entry(key).or_insert(None)),
+            _ => {}
+        }
+        if let Some((_, seq, _)) = parked.filter(|_| *step != Step::Parked) {
+            unparked.entry(key).or_default().push(*seq);
+        }
+    }
+    for (key, seqs) in unparked {
+        work.execute(UNPARK, &[&NAME, &key, &seqs])?;
+    }
+    let (held, released): (Vec<_>, Vec<_>) = heads.into_iter().partition(|(_, head)| head.is_some());
+    if !held.is_empty() {
+        let (keys, heads): (Vec<&[u8]>, Vec<Option<String>>) = held.into_iter().unzip();
+        work.execute(HOLD, &[&NAME, &keys, &heads])?;
+    }
+    if !released.is_empty() {
+        let keys: Vec<&[u8]> = released.into_iter().map(|(key, _)| key).collect();
+        work.execute(RELEASE, &[&NAME, &keys])?;
+    }
+    if !park_keys.is_empty() {
+        work.execute(PARK, &[&NAME, &park_keys, &park_records])?;
+    }
+    Ok(())
+}
