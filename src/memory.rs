@@ -30,7 +30,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::engine::{
-    self, Batch, Claim, Claims, Clock, Event, Lane, Letter, Outcome, Policy, Rows, Sink, Source, Stop, Wanted,
+    self, Batch, Claim, Claims, Clock, Event, Lane, Letter, Outcome, Policy, Rows, Seen, Sink, Source, Stop, Wanted,
 };
 use crate::fault::{Cause, Fault};
 use crate::record::{Partition, Record};
@@ -154,7 +154,7 @@ impl Lane for TopicLane {
         records_max: usize,
         _bytes_max: usize,
         wait: Duration,
-        see: &mut dyn FnMut(&Record<'_>) -> Result<(), Fault>,
+        see: &mut dyn FnMut(&Record<'_>) -> Result<Seen, Fault>,
     ) -> Result<Option<i64>, Fault> {
         let (partition, next) = (self.partition.id as usize, self.next as usize);
         let is_at_end = |logs: &mut Vec<Vec<New>>| logs[partition].len() <= next;
@@ -171,7 +171,9 @@ impl Lane for TopicLane {
                 payload: payload.as_deref(),
                 headers,
             };
-            see(&record)?;
+            if see(&record)? == Seen::Later {
+                return Ok(None);
+            }
             self.next += 1;
         }
         Ok((self.next == self.topic.end(self.partition.id)).then_some(self.next))

@@ -10,7 +10,7 @@ use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::pg::ledger::{Move, Standing};
 use crate::pg::search::Search;
-use crate::pg::{Database, Session, ledger, letters, outbox};
+use crate::pg::{Database, Session, Work, ledger, letters, outbox};
 use crate::record::Record;
 use crate::track::Track;
 
