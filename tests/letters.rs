@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
 use std::time::Duration;
 
-use client::{Connection, Response};
+use client::Connection;
 use serde_json::{Value, json};
 use sluicegate::kafka::Producer;
 use sluicegate::kafka::admin::create_topic;
