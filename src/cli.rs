@@ -1,6 +1,7 @@
 //! The command line: verbs, their options, and what the process says when it ends. Exit codes: 0 done,
 //! 1 failed, 2 usage or configuration. What a verb does lives elsewhere.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,9 +9,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
 use crate::fault::Failure;
+use crate::rate::{PER_S_MAX, PER_S_MIN};
 use crate::{ops, produce, run};
 
 pub mod check;
+mod letters;
 
 /// It ran and did not succeed.
 pub const FAILED: u8 = 1;
@@ -55,7 +58,13 @@ enum Verb {
         /// How many
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
+        /// How many a second, from 0.1 to 100000; what is late by up to 10 ms is made up for [default: as fast as Kafka takes them]
+        #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
+        rate: Option<f64>,
     },
+    /// Look at records that were set aside, put them through their flow again, or drop them
+    #[command(subcommand)]
+    Letters(letters::Letters),
 }
 
 /// Where the configuration is. Before or after the verb.
@@ -67,7 +76,7 @@ pub struct Settings {
 }
 
 /// Which flows. For verbs that can do with some of them.
-#[derive(Args, Default)]
+#[derive(Args, Clone, Default)]
 pub struct Choice {
     /// Only these flows, separated by commas [default: all that are enabled]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
@@ -97,9 +106,18 @@ pub fn main() -> ExitCode {
         Verb::Run { choice, demo_broker } => ended(&settings, &choice, |config| run::run(config, demo_broker)),
         Verb::Check(options) => check::run(&settings, &options),
         Verb::Init { choice } => ended(&settings, &choice, |config| run::init(&config)),
-        Verb::Produce { flow, count } => {
-            ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count))
+        Verb::Produce { flow, count, rate } => {
+            ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count, rate))
         }
+        Verb::Letters(verb) => ended(&settings, verb.choice(), |config| letters::run(&config, &verb)),
+    }
+}
+
+fn per_second(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
+    match (PER_S_MIN..=PER_S_MAX).contains(&rate) {
+        true => Ok(rate),
+        false => Err(format!("is not between {PER_S_MIN} and {PER_S_MAX}")),
     }
 }
 
@@ -113,6 +131,11 @@ fn ended(settings: &Settings, choice: &Choice, verb: impl FnOnce(Config) -> Resu
     };
     eprintln!("error: {text}");
     ExitCode::from(code)
+}
+
+/// A reader that went away, as `head` does, has seen what it wanted.
+fn say(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

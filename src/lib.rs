@@ -11,11 +11,16 @@ pub mod fault;
 pub mod flow;
 #[cfg(feature = "clients")]
 pub mod kafka;
+pub mod letters;
+pub mod memory;
 pub mod ops;
 pub mod outlet;
 pub mod pg;
 #[cfg(feature = "clients")]
 pub mod produce;
+#[cfg(feature = "clients")]
+mod progress;
+pub mod rate;
 pub mod record;
 #[cfg(feature = "clients")]
 pub mod run;

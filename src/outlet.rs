@@ -15,6 +15,9 @@ pub struct Message<'a> {
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
 }
 
+/// The code of the fault of an outlet that holds as much as it may: there is room again once some of that is answered.
+pub const FULL: &str = "kafka.queuefull";
+
 /// Hears what became of a message. A fault leaves it open whether it is there all the same.
 pub type Told = Box<dyn FnOnce(Result<(), Fault>) + Send>;
 

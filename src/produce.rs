@@ -1,29 +1,30 @@
 //! Made-up records into a flow's topic: from the command line with a progress bar, and over HTTP.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::{self, Config};
 use crate::fault::{Failure, Fault};
 use crate::flow;
 use crate::kafka::Producer;
 use crate::ops::{Sent, TestData};
+use crate::progress::Progress;
+use crate::rate::Rate;
 use crate::track::Track;
 
-/// Plain lines come this often where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Progress is told every so many records.
 const STEP: u64 = 10_000;
+/// And so often, where a rate is kept.
+const STEP_MAX: Duration = Duration::from_millis(100);
 
-/// Sends records `0..count`, spread over the partitions in turn, and waits for each to be acknowledged.
+/// Sends records `0..count`, spread over the partitions in turn, so many a second where that is said, and waits for each
+/// to be acknowledged.
 fn send(
     config: &Config,
     name: &str,
     flow: &config::Flow,
     count: u64,
+    per_s: Option<f64>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Sent, Option<Fault>), Fault> {
     let sample = flow::sample(name)
@@ -37,8 +38,15 @@ fn send(
     let mut options = config.kafka.options.clone();
     options.extend(flow.producer_options());
     let producer = Producer::new(&brokers, &options, topic).map_err(Fault::Stop)?;
-    let mut payload = Vec::new();
+    let (mut payload, mut rate, began) = (Vec::new(), per_s.map(Rate::new), Instant::now());
     for number in 0..count {
+        if let Some(rate) = &mut rate {
+            let by = began.elapsed() + rate.next(began.elapsed());
+            while let Some(left) = by.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+                progress(producer.delivered().0);
+                std::thread::park_timeout(left.min(STEP_MAX));
+            }
+        }
         payload.clear();
         sample.payload(number, &mut payload);
         let key = sample.key(number);
@@ -56,20 +64,14 @@ fn send(
     Ok((Sent { count: sent.delivered, failed, elapsed: sent.took }, fault))
 }
 
-pub fn produce(config: &Config, name: &str, count: u64) -> Result<(), Failure> {
+pub fn produce(config: &Config, name: &str, count: u64, per_s: Option<f64>) -> Result<(), Failure> {
     let Some(flow) = config.flows.get(name) else {
         let known: Vec<&str> = config.flows.keys().map(String::as_str).collect();
         return Err(Failure::Refused(format!("\"{name}\" is not a flow; use {}", known.join(", "))));
     };
-    let (bar, mut line_at) = (progress_bar(count), Instant::now() + LINE_EVERY);
-    let sent = send(config, name, flow, count, &mut |delivered| {
-        bar.set_position(delivered);
-        if bar.is_hidden() && Instant::now() >= line_at {
-            println!("{delivered} of {count} records acknowledged");
-            line_at += LINE_EVERY;
-        }
-    });
-    bar.finish_and_clear();
+    let mut progress = Progress::new(count, "records acknowledged");
+    let sent = send(config, name, flow, count, per_s, &mut |delivered| progress.at(delivered));
+    progress.finish();
     let (sent, fault) = sent.map_err(|fault| Failure::Failed(fault.to_string()))?;
     let seconds = sent.elapsed.as_secs_f64();
     let per_second = sent.count as f64 / seconds.max(0.001);
@@ -81,17 +83,6 @@ pub fn produce(config: &Config, name: &str, count: u64) -> Result<(), Failure> {
             Err(Failure::Failed(format!("{failed} records were not acknowledged: {why}")))
         }
     }
-}
-
-/// Hidden where there is no terminal: lines are for logs, bars are for people.
-fn progress_bar(count: u64) -> ProgressBar {
-    let bar = ProgressBar::new(count);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} {per_sec} eta {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
 }
 
 /// Test data over HTTP, counted in the flow's track.
@@ -107,7 +98,7 @@ impl TestData for ByRequest {
             return Err(Fault::stop("produce.no_flow", format!("there is no flow {name}")));
         };
         let mut told = 0;
-        let (sent, fault) = send(&self.config, name, flow, count, &mut |delivered| {
+        let (sent, fault) = send(&self.config, name, flow, count, None, &mut |delivered| {
             track.produced.add(delivered - told);
             told = delivered;
         })?;

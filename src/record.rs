@@ -45,7 +45,8 @@ impl Headers for NoHeaders {
     fn each(&self, _: &mut dyn FnMut(&str, Option<&[u8]>)) {}
 }
 
-impl Headers for [(String, Option<Vec<u8>>)] {
+/// Those of a letter.
+impl Headers for Vec<(String, Option<Vec<u8>>)> {
     fn each(&self, see: &mut dyn FnMut(&str, Option<&[u8]>)) {
         for (name, value) in self {
             see(name, value.as_deref());

@@ -8,9 +8,12 @@ use std::time::Duration;
 use crate::config::{self, Config};
 use crate::engine::{self, Backoff, Clock, Policy, Stop, Stopper, Thread};
 use crate::fault::{Cause, Failure};
-use crate::flow::{self, Apply, Flow, Visit};
+use crate::flow::{self, Apply, Flow, Replay, Visit};
 use crate::kafka::admin::{Made, create_topic};
 use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Publisher, Start};
+use crate::letters::Letters;
+use crate::letters::service::{LettersOverHttp, patience};
+use crate::ops::service::WAITING_THREADS;
 use crate::ops::{Api, Server, Service, Stats};
 use crate::outlet::Outlet;
 use crate::pg::{Database, SessionOptions};
@@ -32,6 +35,10 @@ const STALL_AFTER: Duration = Duration::from_secs(15);
 const POLL_INTERVAL_MIN: Duration = Duration::from_secs(60);
 /// Whoever holds a partition's row longer than this while another instance claims it is taken for frozen.
 const CLAIM_LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+/// Somebody waits for the answer, and may ask again.
+const CALLERS_PATIENCE: Duration = Duration::from_secs(5);
+/// Nobody waits, and what failed is sent again with all that came behind it.
+const RELAY_PATIENCE: Duration = Duration::from_secs(60);
 const STATS_EVERY: Duration = Duration::from_secs(10);
 /// What the end of the process may take beyond the deadline for draining.
 const EXIT_SLACK: Duration = Duration::from_millis(500);
@@ -44,8 +51,8 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
 
     let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
     let test_data = ByRequest { config: config.clone(), tracks: tracks.clone() };
-    let outlet = outlet(&config)?;
-    let api = Api::new(tracks.clone(), Arc::new(test_data), services(&config, &tracks, outlet.as_ref())?);
+    let for_callers = outlet(&config, CALLERS_PATIENCE)?;
+    let api = Api::new(tracks.clone(), Arc::new(test_data), services(&config, &tracks, for_callers.as_ref())?);
     let address = (config.http.host.as_str(), config.http.port);
     let server = Server::start(address, api, HTTP_THREADS)
         .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;
@@ -57,7 +64,7 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
         clock: &clock,
         stop: &stop,
         tracks: &tracks,
-        outlet,
+        outlet: outlet(&config, RELAY_PATIENCE)?,
         flows: Vec::new(),
     };
     flow::each(&config, &mut started).map_err(|cause| Failure::Refused(cause.to_string()))?;
@@ -66,7 +73,9 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     let mut stats: Vec<Stats> = tracks.iter().map(|track| Stats::new(track.clone(), clock.now())).collect();
     while !stop.asked() {
         stop.pause(STATS_EVERY);
-        stats.iter_mut().filter_map(|stats| stats.line(clock.now())).for_each(|line| log::info!("{line}"));
+        for (stats, track) in stats.iter_mut().zip(&tracks) {
+            stats.line(clock.now()).into_iter().for_each(|line| log::info!(flow = track.flow.as_str(); "{line}"));
+        }
     }
     log::info!("stopping, within {:?}", config.shutdown_timeout);
     let by = stop.deadline() + EXIT_SLACK;
@@ -83,23 +92,26 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     std::process::exit(0)
 }
 
-/// One publisher for all flows that have something to tell, where there are such.
-fn outlet(config: &Config) -> Result<Option<Arc<dyn Outlet>>, Cause> {
+/// A publisher for all flows that have something to tell, where there are such. What is not acknowledged within `patience`
+/// has failed.
+fn outlet(config: &Config, patience: Duration) -> Result<Option<Arc<dyn Outlet>>, Cause> {
     if !config.enabled().any(|(name, _)| flow::publishes(name)) {
         return Ok(None);
     }
-    let publisher = Publisher::new(&config.kafka.brokers.join(","), &config.kafka.options)?;
+    let publisher = Publisher::new(&config.kafka.brokers.join(","), &config.kafka.options, patience)?;
     Ok(Some(Arc::new(publisher)))
 }
 
-/// What can be asked of the enabled flows over HTTP.
+/// What can be asked over HTTP: of letters, and of the enabled flows.
 fn services(
     config: &Config,
     tracks: &[Arc<Track>],
     outlet: Option<&Arc<dyn Outlet>>,
 ) -> Result<Vec<Arc<dyn Service>>, Cause> {
-    let Some(outlet) = outlet else { return Ok(Vec::new()) };
-    let mut services = Vec::new();
+    let letters = Arc::new(letters(config, tracks, patience)?);
+    let flows = config.flows.keys().cloned().collect();
+    let mut services: Vec<Arc<dyn Service>> = vec![Arc::new(LettersOverHttp::new(letters, flows))];
+    let Some(outlet) = outlet else { return Ok(services) };
     for ((name, flow), track) in config.enabled().zip(tracks) {
         let target = &config.postgres.target;
         let behind = flow::Behind {
@@ -111,6 +123,38 @@ fn services(
         services.extend(flow::service(name, flow, behind));
     }
     Ok(services)
+}
+
+/// The letters of the enabled flows. `sessions`: what becomes of their usual options. A flow without a track
+/// among these gets one that nobody reads.
+pub fn letters(
+    config: &Config,
+    tracks: &[Arc<Track>],
+    sessions: impl Fn(SessionOptions) -> SessionOptions,
+) -> Result<Letters, Cause> {
+    struct Made<'a, O> {
+        config: &'a Config,
+        tracks: &'a [Arc<Track>],
+        sessions: O,
+        flows: Vec<Result<Arc<dyn Replay>, Cause>>,
+    }
+    impl<O: Fn(SessionOptions) -> SessionOptions> Visit for Made<'_, O> {
+        fn flow<F: Flow>(&mut self, config: &config::Flow, flow: F) {
+            let track = self.tracks.iter().find(|track| track.flow == flow.name()).cloned();
+            let track = track.unwrap_or_else(|| Track::new(flow.name()));
+            let options = (self.sessions)(options(self.config, config));
+            let database = database(self.config, "sluicegate letters", &options, WAITING_THREADS as u32);
+            let replay = |database| Arc::new(Apply::new(flow, database, String::new(), true, track)) as Arc<dyn Replay>;
+            self.flows.push(database.map(replay));
+        }
+    }
+    let mut made = Made { config, tracks, sessions, flows: Vec::new() };
+    flow::each(config, &mut made)?;
+    // All flows wait alike; what a commit waits for does not matter to a mark on a letter.
+    let usual = config.flows.values().next().map(|flow| (made.sessions)(options(config, flow)));
+    let usual = usual.ok_or_else(|| Cause::new("flow.none", "there is no flow"))?;
+    let database = database(config, "sluicegate letters", &usual, WAITING_THREADS as u32)?;
+    Ok(Letters::new(database, made.flows.into_iter().collect::<Result<_, Cause>>()?))
 }
 
 /// Creates tables and topics that are missing.
@@ -232,21 +276,31 @@ impl Started<'_> {
 }
 
 fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F, track: Arc<Track>) -> Result<Apply<F>, Cause> {
+    let sessions_max = flow_config.writers as u32 + SPARE_SESSIONS;
+    let name = format!("sluicegate {}", flow.name());
+    let database = database(config, &name, &options(config, flow_config), sessions_max)?;
+    let owner = format!("process {}", std::process::id());
+    Ok(Apply::new(flow, database, owner, flow_config.exactly_once, track))
+}
+
+fn options(config: &Config, flow: &config::Flow) -> SessionOptions {
     let postgres = &config.postgres;
-    let tls = postgres.target.connector().map_err(|text| Cause::new("config.tls", text))?;
-    let options = SessionOptions {
-        synchronous_commit: flow_config.synchronous_commit,
+    SessionOptions {
+        synchronous_commit: flow.synchronous_commit,
         lock_timeout: postgres.lock_timeout,
         claim_lock_timeout: postgres.lock_timeout.min(CLAIM_LOCK_TIMEOUT_MAX),
         statement_timeout: postgres.statement_timeout,
         idle_in_transaction_timeout: postgres.idle_in_transaction_timeout,
-    };
-    let mut target = postgres.target.config.clone();
-    target.application_name(&format!("sluicegate {}", flow.name()));
-    let sessions_max = flow_config.writers as u32 + SPARE_SESSIONS;
-    let database = Database::new(target, tls, &options, sessions_max);
-    let owner = format!("process {}", std::process::id());
-    Ok(Apply::new(flow, database, owner, flow_config.exactly_once, track))
+    }
+}
+
+/// `name`: for people who look at the server's sessions.
+fn database(config: &Config, name: &str, options: &SessionOptions, sessions_max: u32) -> Result<Database, Cause> {
+    let target = &config.postgres.target;
+    let tls = target.connector().map_err(|text| Cause::new("config.tls", text))?;
+    let mut target = target.config.clone();
+    target.application_name(name);
+    Ok(Database::new(target, tls, options, sessions_max))
 }
 
 fn policy(flow: &config::Flow) -> Policy {

@@ -50,8 +50,8 @@ pub struct Timing {
 }
 
 impl Timing {
-    pub const BOUNDS_S: [f64; 14] =
-        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+    pub const BOUNDS_S: [f64; 16] =
+        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
     fn new() -> Self {
         Timing {
@@ -136,6 +136,16 @@ pub enum Side {
     Sink,
 }
 
+impl Side {
+    /// What it is called where people read of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Source => "kafka",
+            Side::Sink => "postgres",
+        }
+    }
+}
+
 /// One flow.
 pub struct Track {
     pub flow: String,
@@ -165,6 +175,8 @@ pub struct Track {
     pub lock_wait_seconds: Timing,
     /// Messages of the outbox that Kafka has acknowledged.
     pub published: Counter,
+    /// How long the oldest message of the outbox had waited when it was last looked at.
+    pub outbox_age_s: Level,
     /// Committed records by what they came to, in the flow's own words.
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
     trouble: Mutex<[Option<Cause>; 2]>,
@@ -195,6 +207,7 @@ impl Track {
             batch_seconds: Timing::new(),
             lock_wait_seconds: Timing::new(),
             published: Counter::default(),
+            outbox_age_s: Level::default(),
             outcomes: Mutex::default(),
             trouble: Mutex::new([None, None]),
             last_error: Mutex::new(None),
@@ -229,14 +242,14 @@ impl Track {
         let former = lock(&self.trouble)[side as usize].replace(cause.clone());
         // Once for each kind of trouble, not once for each time that it is met.
         if former.is_none_or(|former| former.code != cause.code) {
-            log::warn!("flow {}: {}: {cause}", self.flow, if side == Side::Sink { "postgres" } else { "kafka" });
+            log::warn!(flow = self.flow.as_str(), code = &*cause.code; "{}: {}", side.name(), cause.text);
         }
         self.failed(cause);
     }
 
     pub fn recovered(&self, side: Side) {
         if lock(&self.trouble)[side as usize].take().is_some() {
-            log::info!("flow {}: {} answers", self.flow, if side == Side::Sink { "postgres" } else { "kafka" });
+            log::info!(flow = self.flow.as_str(); "{} answers", side.name());
         }
     }
 

@@ -1,7 +1,7 @@
 //! The crash matrix: the real binary, killed and frozen at each row of the crash table, beside other instances
 //! that work. Built with the feature `failpoints`; `make chaos ROUNDS=1000 SEED=1`.
 //!
-//! A seed decides every round. Rounds run in a few lanes beside each other, each with a topic and a database of
+//! A seed decides every round. Rounds run in a few lanes beside each other, each with a flow, a topic and a database of
 //! its own, where records gather from round to round: some by a plain producer, some by transactions, of which
 //! some are aborted. The checker knows what was produced and what is in the tables, and nothing that the program
 //! says of itself.
@@ -21,9 +21,10 @@ use sluicegate::failpoint::Point;
 use sluicegate::kafka::admin::create_topic;
 use support::random::Random;
 use support::{Instance, connect, setting, update, wait_for};
+use uuid::Uuid;
 
 const PARTITIONS: i32 = 4;
-const LANES: u64 = 3;
+const LANES: u64 = 4;
 const MINUTE: Duration = Duration::from_secs(60);
 const SESSION_TIMEOUT_MS: u64 = 6000;
 
@@ -63,11 +64,91 @@ impl Round {
     }
 }
 
+/// The flow of a lane: what goes into its topic, and what must then be in its tables.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Status,
+    Orders,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Status => "status",
+            Kind::Orders => "orders",
+        }
+    }
+
+    fn setting(self, leaf: &str) -> String {
+        format!("SLUICEGATE_FLOWS_{}_{leaf}", self.name().to_uppercase())
+    }
+
+    /// A record that says where it is from: its partition and its number there.
+    fn payload(self, partition: i32, number: i32, is_aborted: bool) -> Vec<u8> {
+        match self {
+            Kind::Status => update(partition, number.into(), if is_aborted { "ABORTED" } else { "SUCCESS" }),
+            Kind::Orders => {
+                let order_id = Uuid::from_u64_pair(partition as u64, number as u64);
+                format!(
+                    r#"{{"order_id":"{order_id}","customer_id":"CUST{partition}","product_id":"PROD{:03}","quantity":{},"amount":9.99}}"#,
+                    number % 11 + 1,
+                    if is_aborted { 1_000 } else { 1 + number % 3 }
+                )
+                .into_bytes()
+            }
+        }
+    }
+
+    fn count_sql(self) -> &'static str {
+        match self {
+            Kind::Status => "SELECT count(*) FROM processed_seed_status",
+            Kind::Orders => "SELECT count(*) FROM orders",
+        }
+    }
+
+    /// The partition and the number of each row, in order.
+    fn found(self, client: &mut postgres::Client) -> Result<Vec<(i32, i32)>, postgres::Error> {
+        match self {
+            Kind::Status => {
+                let sql = "SELECT seed_id, sub_scenario_id FROM processed_seed_status ORDER BY 1, 2";
+                Ok(client.query(sql, &[])?.iter().map(|row| (row.get(0), row.get(1))).collect())
+            }
+            Kind::Orders => {
+                let rows = client.query("SELECT order_id FROM orders ORDER BY 1", &[])?;
+                let place = |id: Uuid| (id.as_u64_pair().0 as i32, id.as_u64_pair().1 as i32);
+                Ok(rows.iter().map(|row| place(row.get(0))).collect())
+            }
+        }
+    }
+
+    /// What is wrong with the rest of the books, in words.
+    fn flaw(self, client: &mut postgres::Client) -> Result<Option<String>, postgres::Error> {
+        match self {
+            Kind::Status => Ok(None),
+            Kind::Orders => {
+                // What is reserved is what the reserved orders asked for, and no more than there was.
+                let sql = "SELECT product_id, reserved_quantity, taken FROM inventory
+                           LEFT JOIN (SELECT product_id, sum(quantity)::bigint AS taken FROM orders
+                                      WHERE status = 'reserved' GROUP BY 1) AS o USING (product_id)
+                           WHERE reserved_quantity <> coalesce(taken, 0) OR available_quantity < 0
+                              OR available_quantity + reserved_quantity <> total_quantity";
+                let wrong = client.query(sql, &[])?;
+                let product = |row: &postgres::Row| {
+                    let (reserved, taken): (i64, Option<i64>) = (row.get(1), row.get(2));
+                    format!("{} has {reserved} reserved, its orders {taken:?}", row.get::<_, String>(0))
+                };
+                Ok(wrong.first().map(product))
+            }
+        }
+    }
+}
+
 /// A topic and a database, and what was produced into the one.
 struct Lane {
+    kind: Kind,
     topic: String,
     url: String,
-    settings: HashMap<&'static str, String>,
+    settings: HashMap<String, String>,
     /// Numbers that were produced for good, by partition; those of aborted transactions are left out.
     produced: BTreeMap<i32, Vec<i32>>,
     next_number: i32,
@@ -75,23 +156,36 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(seed: u64) -> Lane {
+    fn new(kind: Kind, seed: u64) -> Lane {
         let (topic, url) = (support::unique("chaos"), support::new_database("chaos"));
-        create_topic(&support::brokers(), &Default::default(), &topic, PARTITIONS, 1).expect("a topic");
-        let settings = HashMap::from([
-            ("KAFKA_BROKERS", support::brokers()),
-            ("DB_URL", url.clone()),
-            ("KAFKA_TOPIC", topic.clone()),
-            ("LOG_LEVEL", "info".to_owned()),
-            ("SLUICEGATE_FLOWS_STATUS_BATCH_ROWS_MAX", "40".to_owned()),
-            ("SLUICEGATE_FLOWS_STATUS_GROUP_ROWS_MAX", "120".to_owned()),
-            ("SLUICEGATE_FLOWS_STATUS_WRITERS", "2".to_owned()),
-            ("SLUICEGATE_FLOWS_STATUS_SESSION_TIMEOUT_MS", SESSION_TIMEOUT_MS.to_string()),
-            ("SLUICEGATE_FLOWS_STATUS_COMMIT_INTERVAL_MS", "100".to_owned()),
-            ("SLUICEGATE_FLOWS_STATUS_PARTITIONS", PARTITIONS.to_string()),
+        let mut settings = HashMap::from([
+            ("KAFKA_BROKERS".to_owned(), support::brokers()),
+            ("DB_URL".to_owned(), url.clone()),
+            ("LOG_LEVEL".to_owned(), "info".to_owned()),
         ]);
+        let own = [
+            ("TOPIC", topic.clone()),
+            ("BATCH_ROWS_MAX", "40".to_owned()),
+            ("GROUP_ROWS_MAX", "120".to_owned()),
+            ("WRITERS", "2".to_owned()),
+            ("SESSION_TIMEOUT_MS", SESSION_TIMEOUT_MS.to_string()),
+            ("COMMIT_INTERVAL_MS", "100".to_owned()),
+            ("PARTITIONS", PARTITIONS.to_string()),
+        ];
+        settings.extend(own.map(|(leaf, value)| (kind.setting(leaf), value)));
+        let mut topics = vec![topic.clone()];
+        if matches!(kind, Kind::Orders) {
+            for told in ["validated", "inventory", "warehouse"] {
+                topics.push(format!("{topic}-{told}"));
+                let name = kind.setting(&format!("{}_TOPIC", told.to_uppercase()));
+                settings.insert(name, format!("{topic}-{told}"));
+            }
+        }
+        for topic in topics {
+            create_topic(&support::brokers(), &Default::default(), &topic, PARTITIONS, 1).expect("a topic");
+        }
         let produced = (0..PARTITIONS).map(|partition| (partition, Vec::new())).collect();
-        Lane { topic, url, settings, produced, next_number: 0, random: Random(seed) }
+        Lane { kind, topic, url, settings, produced, next_number: 0, random: Random(seed) }
     }
 
     /// Into random partitions; in half of the calls within transactions, every other one of them aborted.
@@ -117,7 +211,7 @@ impl Lane {
             for _ in 0..part {
                 let (partition, number) = (self.random.below(PARTITIONS as u64) as i32, self.next_number);
                 self.next_number += 1;
-                let payload = update(partition, number.into(), if is_aborted { "ABORTED" } else { "SUCCESS" });
+                let payload = self.kind.payload(partition, number, is_aborted);
                 let record: BaseRecord<'_, [u8], [u8]> =
                     BaseRecord::to(&self.topic).partition(partition).payload(&payload);
                 producer.send(record).map_err(|(error, _)| error).expect("sent");
@@ -139,11 +233,12 @@ impl Lane {
 
     fn start(&self, group: &str, failpoint: Option<String>) -> Instance {
         let mut settings = self.settings.clone();
-        settings.insert("KAFKA_GROUP_ID", group.to_owned());
+        settings.insert(self.kind.setting("GROUP_ID"), group.to_owned());
         if let Some(failpoint) = failpoint {
-            settings.insert("FAILPOINT", failpoint);
+            settings.insert("FAILPOINT".to_owned(), failpoint);
         }
-        Instance::start(&settings)
+        let settings = settings.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        Instance::start_with(&settings, &["run", "--flow", self.kind.name()])
     }
 
     fn due(&self) -> usize {
@@ -151,7 +246,7 @@ impl Lane {
     }
 
     fn rows(&self) -> usize {
-        let found = connect(&self.url).query_one("SELECT count(*) FROM processed_seed_status", &[]);
+        let found = connect(&self.url).query_one(self.kind.count_sql(), &[]);
         found.map_or(0, |row| row.get::<_, i64>(0) as usize)
     }
 
@@ -196,7 +291,7 @@ impl Lane {
         }
         instances.push(hit);
         if round.drained {
-            for instance in &instances {
+            for instance in &mut instances {
                 instance.try_signal("TERM");
             }
             for instance in &mut instances {
@@ -222,9 +317,7 @@ impl Lane {
     /// Row by row: what was produced is there once, and nothing else is.
     fn check(&self) -> Result<(), String> {
         let mut client = connect(&self.url);
-        let sql = "SELECT seed_id, sub_scenario_id FROM processed_seed_status ORDER BY 1, 2";
-        let rows = client.query(sql, &[]).map_err(|error| error.to_string())?;
-        let found: Vec<(i32, i32)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let found = self.kind.found(&mut client).map_err(|error| error.to_string())?;
         let due: Vec<(i32, i32)> = self
             .produced
             .iter()
@@ -235,6 +328,9 @@ impl Lane {
             let lost: Vec<_> = due.iter().filter(|row| found.binary_search(row).is_err()).collect();
             let strange: Vec<_> = found.iter().filter(|row| due.binary_search(row).is_err()).collect();
             return Err(format!("doubled {doubled:?}, lost {lost:?}, never produced or aborted {strange:?}"));
+        }
+        if let Some(flaw) = self.kind.flaw(&mut client).map_err(|error| error.to_string())? {
+            return Err(flaw);
         }
         let letters: i64 =
             client.query_one("SELECT count(*) FROM sluicegate_letters", &[]).map_err(|error| error.to_string())?.get(0);
@@ -255,7 +351,8 @@ fn the_crash_matrix() {
         for lane in 0..LANES.min(rounds) {
             let (next, reached, failed) = (&next, &reached, &failed);
             scope.spawn(move || {
-                let mut world = Lane::new(seed ^ (lane << 32));
+                let kind = if lane % 2 == 0 { Kind::Status } else { Kind::Orders };
+                let mut world = Lane::new(kind, seed ^ (lane << 32));
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= rounds || failed.lock().expect("no panic before").is_some() {
@@ -264,10 +361,10 @@ fn the_crash_matrix() {
                     let round = Round::draw(&mut Random(seed.wrapping_mul(1_000_003).wrapping_add(number)));
                     let began = std::time::Instant::now();
                     let result = world.run(&round);
-                    println!("round {number}: {round:?} {result:?} {:.1} s", began.elapsed().as_secs_f64());
+                    println!("round {number}: {kind:?} {round:?} {result:?} {:.1} s", began.elapsed().as_secs_f64());
                     match result {
                         Ok(true) => {
-                            let key = format!("{} {}", round.action, round.point);
+                            let key = format!("{} {} {}", kind.name(), round.action, round.point);
                             *reached.lock().expect("no panic before").entry(key).or_default() += 1;
                         }
                         Ok(false) => {}

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sluicegate::flow::orders::desk::{Desk, books};
 use sluicegate::kafka::{Publisher, admin};
 use sluicegate::ops::{Api, Sent, Server, TestData};
-use sluicegate::pg::quoted;
+use sluicegate::pg::{outbox, quoted};
 use sluicegate::track::Track;
 use uuid::Uuid;
 
@@ -44,7 +44,7 @@ fn tables() -> String {
     let create = include_str!("../sql/orders/create.sql");
     let create = create.replace("{orders_customer}", "orders_customer");
     let create = create.replace("{orders}", &quoted("orders")).replace("{inventory}", &quoted("inventory"));
-    format!("{create}; {}", books::CREATE)
+    format!("{create}; {}; {}", books::CREATE, outbox::CREATE)
 }
 
 fn world_on(url: String) -> World {
@@ -55,8 +55,8 @@ fn world_on(url: String) -> World {
     let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
     let database = books::database(config, postgres_openssl::MakeTlsConnector::new(tls));
     let track = Track::new("orders");
-    let outlet = Arc::new(Publisher::new(&support::brokers(), &options).expect("a publisher"));
-    let desk = Desk::new(outlet, database, &topic, "orders", "inventory", track.clone());
+    let outlet = Arc::new(Publisher::new(&support::brokers(), &options, Duration::from_secs(5)).expect("a publisher"));
+    let desk = Desk::new(outlet, database, &topic, "orders", "inventory", true, track.clone());
     let api = Api::new(vec![track], Arc::new(NoData), vec![Arc::new(desk)]);
     World { server: Server::start("127.0.0.1:0", api, 4).expect("a server"), url, topic }
 }
@@ -69,7 +69,7 @@ fn world() -> World {
 
 impl World {
     fn ask(&self, method: &str, path: &str, key: Option<&str>, body: &str) -> Response {
-        ask(&mut Connection::open(self.server.local_addr()), method, path, key, body)
+        Connection::open(self.server.local_addr()).send(method, path, key, body)
     }
 
     fn post(&self, path: &str, body: &str) -> (u16, Value) {
@@ -132,15 +132,6 @@ impl World {
     }
 }
 
-fn ask(connection: &mut Connection, method: &str, path: &str, key: Option<&str>, body: &str) -> Response {
-    let key = key.map_or(String::new(), |key| format!("Idempotency-Key: {key}\r\n"));
-    let length = body.len();
-    connection.write(format!(
-        "{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n{key}Content-Length: {length}\r\n\r\n{body}"
-    ));
-    connection.read(false)
-}
-
 fn told(response: &Response) -> (u16, Value) {
     (response.status, response.json())
 }
@@ -168,6 +159,9 @@ fn an_order_that_is_cancelled_by_many_at_once_is_given_back_once() {
         }
     }
     assert_eq!(world.stock(product), before);
+    let sql = "SELECT count(*), count(DISTINCT topic) FROM sluicegate_outbox WHERE topic LIKE 'cancelled/%'";
+    let row = support::connect(&world.url).query_one(sql, &[]).expect("the outbox");
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (7, 7), "others are told of each cancellation, once");
 }
 
 #[test]
@@ -259,9 +253,9 @@ fn what_was_accepted_is_in_kafka_in_order_and_under_its_customer() {
     let mut connection = Connection::open(world.server.local_addr());
     for round in 1..4 {
         let list = Value::from((0..300).map(|index| wish(index % 7, round)).collect::<Vec<_>>());
-        let (status, lines) = told(&ask(&mut connection, "POST", "/orders/batch", None, &list.to_string()));
+        let (status, lines) = told(&connection.send("POST", "/orders/batch", None, &list.to_string()));
         assert_eq!(status, 202);
-        let (status, one) = told(&ask(&mut connection, "POST", "/order", Some("k"), &wish(0, 9).to_string()));
+        let (status, one) = told(&connection.send("POST", "/order", Some("k"), &wish(0, 9).to_string()));
         assert_eq!((status, &one["status"]), (202, &json!("accepted")));
         expected.extend(lines.as_array().unwrap().iter().map(|line| line["order_id"].as_str().unwrap().to_owned()));
         if round == 1 {

@@ -74,7 +74,7 @@ impl Stream {
             ("SLUICEGATE_FLOWS_EVENTS_BATCH_ROWS_MAX", "100".to_owned()),
             ("SLUICEGATE_FLOWS_EVENTS_GROUP_ROWS_MAX", "300".to_owned()),
         ]);
-        let publisher = Publisher::new(&support::brokers(), &Default::default()).expect("a publisher");
+        let publisher = Publisher::new(&support::brokers(), &Default::default(), SOON).expect("a publisher");
         let told = crossbeam_channel::unbounded();
         let stream = Stream { topic, url, settings, publisher, sent: 0, told, ids: BTreeSet::new() };
         for topic in stream.read_topics().into_iter().chain([stream.dead()]) {

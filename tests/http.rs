@@ -1,6 +1,7 @@
 //! The HTTP server as a client meets it: real sockets, made-up tracks, made-up test data.
 
 #[path = "http/client.rs"]
+#[allow(dead_code)]
 mod client;
 #[path = "http/crowd.rs"]
 mod crowd;

@@ -41,10 +41,6 @@ struct Shop {
 impl Shop {
     fn new(stem: &str) -> Shop {
         let (topic, url) = (unique(stem), support::new_database(stem));
-        // Writers that wait for each other are found out soon.
-        let mut client = connect(&url);
-        let name: String = client.query_one("SELECT current_database()::text", &[]).expect("a name").get(0);
-        client.batch_execute(&format!("ALTER DATABASE \"{name}\" SET deadlock_timeout = '50ms'")).expect("set");
         let settings = HashMap::from([
             ("KAFKA_BROKERS", support::brokers()),
             ("DB_URL", url.clone()),
@@ -119,13 +115,19 @@ impl Shop {
         connect(&self.url).query_one(sql, &[]).expect(sql).get(0)
     }
 
+    fn rows(&self) -> i64 {
+        connect(&self.url).query_one("SELECT count(*) FROM orders", &[]).map_or(0, |row| row.get(0))
+    }
+
+    /// How often two sessions waited for each other, so that the server had to end one.
+    fn deadlocks(&self) -> i64 {
+        self.number("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    }
+
     /// Waits until every order is a row, and compares the tables with what was asked for.
     fn check(&self) -> Books {
         let mut client = connect(&self.url);
-        let count = |client: &mut postgres::Client| -> i64 {
-            client.query_one("SELECT count(*) FROM orders", &[]).map_or(0, |row| row.get(0))
-        };
-        wait_for("every order to be a row", SOON, || (count(&mut client) >= self.asked.len() as i64).then_some(()));
+        wait_for("every order to be a row", SOON, || (self.rows() >= self.asked.len() as i64).then_some(()));
         wait_for("every letter", SOON, || {
             (self.number("SELECT count(*) FROM sluicegate_letters") >= self.letters).then_some(())
         });
@@ -249,6 +251,7 @@ fn what_is_there_is_sold_to_the_last_piece_and_no_further_and_others_are_told() 
         assert_eq!(books.word("PROD001", "reserved"), 600, "{what}");
         assert_eq!((books.available["PROD007"], books.total["PROD007"]), (0, 5_000), "{what}");
         assert_eq!((books.available["PROD001"], books.total["PROD001"]), (7_000, 10_000), "{what}");
+        assert_eq!(shop.deadlocks(), 0, "{what}: our own writers never wait for each other");
 
         let validated = shop.messages("-validated", |seen| seen.len() >= shop.asked.len());
         let told: BTreeSet<Uuid> = validated.iter().map(Told::order_id).collect();
@@ -266,6 +269,53 @@ fn what_is_there_is_sold_to_the_last_piece_and_no_further_and_others_are_told() 
             (shop.number("SELECT count(*) FROM sluicegate_outbox") == 0).then_some(())
         });
     }
+}
+
+/// A guess that did not hold gives its locks back at once, not at the end of the transaction: else two writers whose guesses
+/// fail would wait for each other.
+#[test]
+fn who_waits_for_a_guess_that_fails_goes_on_at_once() {
+    let mut shop = Shop::new("guess");
+    let mut first = shop.start();
+    first.wait_ready();
+    first.signal("TERM");
+    first.wait(SOON);
+    // Both in one batch, as they are there before anybody reads.
+    shop.order(Uuid::now_v7(), "PROD001", 1);
+    let customer = shop.asked.values().next().expect("an order").customer.clone();
+    let second = Asked { customer, product: "PROD002".to_owned(), quantity: 1, cents: 7 };
+    let id = Uuid::now_v7();
+    shop.place(id, &second);
+    shop.asked.insert(id, second);
+    shop.flush();
+    let waiting = || {
+        shop.number(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
+        )
+    };
+    let mut stock = connect(&shop.url);
+    let mut sale = stock.transaction().expect("a transaction");
+    let sold_out = "UPDATE inventory SET total_quantity = reserved_quantity, available_quantity = 0
+                    WHERE product_id = 'PROD002'";
+    sale.batch_execute(sold_out).expect("sold out");
+    let _instance = shop.start();
+    // It has guessed, copied, and locked the first product; it waits for the second one.
+    wait_for("the writer to wait", SOON, || (waiting() == 1).then_some(()));
+    std::thread::scope(|scope| {
+        let stranger = scope.spawn(|| {
+            let mut client = connect(&shop.url);
+            let mut work = client.transaction().expect("a transaction");
+            work.query("SELECT FROM inventory WHERE product_id = 'PROD001' FOR UPDATE", &[]).expect("locked");
+            let orders: i64 = work.query_one("SELECT count(*) FROM orders", &[]).expect("a count").get(0);
+            work.commit().expect("committed");
+            orders
+        });
+        wait_for("the stranger to wait", SOON, || (waiting() == 2).then_some(()));
+        sale.commit().expect("committed");
+        assert_eq!(stranger.join().expect("the stranger lives"), 0, "it came before the orders were committed");
+    });
+    let books = shop.check();
+    assert_eq!((books.word("PROD001", "reserved"), books.word("PROD002", "insufficient_stock")), (1, 1));
 }
 
 /// Takes a piece away and brings it back, again and again, locks products in the wrong order, and holds them. Gives how
@@ -300,14 +350,26 @@ fn disturb(url: &str, is_over: &AtomicBool) -> u32 {
 #[test]
 fn kill_9_twenty_times_with_two_instances_and_strangers_at_the_stock_oversells_nothing() {
     for buckets in ["1", "3"] {
-        let mut shop = Shop::new("kill").with("SLUICEGATE_FLOWS_ORDERS_BUCKETS", buckets);
+        let mut shop = Shop::new("kill")
+            .with("SLUICEGATE_FLOWS_ORDERS_BUCKETS", buckets)
+            // Whoever comes next waits for the session of the former one.
+            .with("SLUICEGATE_FLOWS_ORDERS_SESSION_TIMEOUT_MS", "2000")
+            .with("SLUICEGATE_FLOWS_ORDERS_REVOKE_GRACE_MS", "1000");
+        // Those who wait for each other are found out soon.
+        let mut client = connect(&shop.url);
+        let name: String = client.query_one("SELECT current_database()::text", &[]).expect("a name").get(0);
+        client.batch_execute(&format!("ALTER DATABASE \"{name}\" SET deadlock_timeout = '50ms'")).expect("set");
         let (mut killed, mut other) = (shop.start(), shop.start());
         other.wait_ready();
+        let mut in_the_middle = 0;
         let is_over = AtomicBool::new(false);
         let url = shop.url.clone();
         let turns = std::thread::scope(|scope| {
             let stranger = scope.spawn(|| disturb(&url, &is_over));
-            for round in 0..10u32 {
+            let mut random = support::random::Random(11);
+            for _ in 0..10 {
+                killed.wait_assigned();
+                let before = shop.rows();
                 for number in 0..600u32 {
                     let id = Uuid::now_v7();
                     let product = if number % 3 == 0 { "PROD001" } else { "PROD007" };
@@ -317,8 +379,12 @@ fn kill_9_twenty_times_with_two_instances_and_strangers_at_the_stock_oversells_n
                     }
                 }
                 shop.flush();
-                std::thread::sleep(Duration::from_millis(u64::from(37 * round % 400)));
+                let (enough, began) = (before + random.below(300) as i64, Instant::now());
+                while shop.rows() <= enough {
+                    assert!(began.elapsed() < SOON, "{} rows", shop.rows());
+                }
                 killed.signal("KILL");
+                in_the_middle += i32::from(shop.rows() < shop.asked.len() as i64);
                 killed = shop.start();
                 std::mem::swap(&mut killed, &mut other);
             }
@@ -327,7 +393,8 @@ fn kill_9_twenty_times_with_two_instances_and_strangers_at_the_stock_oversells_n
             drop(books);
             stranger.join().expect("the stranger lives")
         });
-        assert!(turns > 0);
+        assert!(turns > 0 && in_the_middle > 0, "{turns} turns of the stranger, {in_the_middle} kills of one at work");
+        assert!(shop.deadlocks() > 0, "the stranger and a writer have waited for each other");
         let books = shop.check();
         assert_eq!((books.total["PROD001"], books.total["PROD007"]), (10_000, 5_000));
         assert!(books.word("PROD007", "insufficient_stock") > 0, "more is asked for than there is");

@@ -7,7 +7,7 @@
 mod support;
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::world::World;
 use support::{Instance, connect, update, wait_for};
@@ -87,22 +87,33 @@ fn rows_that_only_postgresql_can_refuse_are_found_and_set_aside() {
 
 #[test]
 fn kill_9_twenty_times_under_load_loses_nothing_and_doubles_nothing() {
+    const RECORDS: i64 = 6_000;
     let mut world = World::new("kill");
-    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    // Whoever comes next waits for the session of the former one.
+    world.settings.insert("SLUICEGATE_FLOWS_STATUS_SESSION_TIMEOUT_MS", "2000".to_owned());
+    world.settings.insert("SLUICEGATE_FLOWS_STATUS_REVOKE_GRACE_MS", "1000".to_owned());
+    let mut random = support::random::Random(7);
     let mut instance = world.start();
+    let (mut due, mut in_the_middle) = (0, 0);
     for _ in 0..20 {
-        world.produce(3000);
-        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        // A restarted member waits for the session of its former self; what is killed is anything from starting
-        // up to writing at full speed.
-        std::thread::sleep(Duration::from_millis(200 + (random >> 33) % 2000));
+        instance.wait_assigned();
+        let before = world.rows();
+        world.produce(RECORDS);
+        world.flush();
+        due += RECORDS;
+        let enough = before + random.below(RECORDS as u64 / 2) as i64;
+        let began = Instant::now();
+        while world.rows() <= enough {
+            assert!(began.elapsed() < MINUTE, "{} rows of {due}", world.rows());
+        }
         instance.signal("KILL");
+        in_the_middle += i32::from(world.rows() < due);
         drop(instance);
         instance = world.start();
     }
-    world.flush();
     world.wait_written(3 * MINUTE);
     world.check();
+    assert!(in_the_middle > 0, "each was killed when it had nothing to do");
     drop(instance);
 }
 

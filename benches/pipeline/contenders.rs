@@ -63,6 +63,17 @@ impl Contender {
     }
 }
 
+/// Who comes after whom in a round: another one begins each time, and it goes forwards and backwards, so that none always
+/// follows the same other one.
+pub fn in_turn<T: Copy>(contenders: &[T], round: u64) -> Vec<T> {
+    let mut order = contenders.to_vec();
+    order.rotate_left(round as usize % contenders.len());
+    if round.is_multiple_of(2) {
+        order.reverse();
+    }
+    order
+}
+
 /// Where a round takes place.
 pub struct Ring<'a> {
     pub stage: &'a Stage,

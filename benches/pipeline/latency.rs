@@ -17,12 +17,12 @@ use crate::meter::Meter;
 use crate::program::Program;
 use crate::records::Payloads;
 use crate::results::{Latency, Load, median};
-use crate::stage::Stage;
+use crate::stage::{Settings, Stage};
 
 /// Not measured: connections and batches come up to the rate, and the broker compiles what producing needs, which the
 /// rounds did not ask of it.
 const WARM_UP_S: f64 = 10.0;
-const MEASURED_S: f64 = 15.0;
+pub const MEASURED_S: f64 = 15.0;
 /// How long the last records may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks of the observer.
@@ -68,22 +68,48 @@ impl Seen {
     }
 }
 
-pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> Latency {
-    let rate = reached_per_s * f64::from(percent) / 100.0;
-    let records = (rate * (WARM_UP_S + MEASURED_S)) as u64;
+/// Into which flow records come, and what they are.
+pub struct Offer<'a> {
+    pub flow: &'a str,
+    /// A new one, of so many partitions.
+    pub topic: &'a str,
+    pub partitions: u32,
+    pub settings: &'a Settings,
+    pub payload: &'a dyn Fn(u64, &mut Vec<u8>),
+}
+
+/// Of status records, at a share of what was reached.
+pub fn at_percent(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64, measured_s: f64) -> Latency {
     let topic = stage.new_topic(load);
     stage.clean();
+    let payloads = Payloads::new(load.record_bytes);
+    let offer = Offer {
+        flow: "status",
+        topic: &topic,
+        partitions: load.partitions,
+        settings: &stage.settings(load, &topic),
+        payload: &|number, out| payloads.append(number, out),
+    };
+    let rate = reached_per_s * f64::from(percent) / 100.0;
+    let latency = measure(stage, &offer, rate, measured_s);
+    assert_eq!(stage.count(), latency.sent, "every record is a row");
+    Latency { percent, ..latency }
+}
+
+pub fn measure(stage: &Stage, offer: &Offer<'_>, rate: f64, measured_s: f64) -> Latency {
+    let records = (rate * (WARM_UP_S + measured_s)) as u64;
     let meter = Meter::start(stage);
-    let program = Program::start(&stage.settings(load, &topic));
+    let program = Program::start(offer.settings);
     program.await_ready();
 
-    let places = Places { partitions: u64::from(load.partitions), stretch: ((rate * STICKY_S) as u64).max(1), records };
+    let partitions = u64::from(offer.partitions);
+    let places = Places { partitions, stretch: ((rate * STICKY_S) as u64).max(1), records };
     let gone = AtomicBool::new(false);
     let begin = Instant::now();
     let (seen, took, behind_records) = std::thread::scope(|scope| {
-        let observer = scope.spawn(|| observe(stage, &topic, &places, begin, &gone));
-        let took = produce(stage, load, &topic, &places, rate, begin);
-        let behind = records.saturating_sub(stage.applied(&topic));
+        let observer = scope.spawn(|| observe(stage, offer, &places, begin, &gone));
+        let took = produce(stage, offer, &places, rate, begin);
+        let behind = records.saturating_sub(stage.applied(offer.topic));
         let deadline = Instant::now() + PATIENCE;
         while !observer.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
@@ -93,15 +119,15 @@ pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> 
     });
     let others_percent = meter.finish(program.cpu_s()).others_percent;
     program.stop();
-    assert_eq!(seen.next_offsets() as u64, records, "every record came through at {percent}% within {PATIENCE:?}");
-    assert_eq!(stage.count(), records, "every record is a row");
+    assert_eq!(seen.next_offsets() as u64, records, "every record came through at {rate:.0}/s within {PATIENCE:?}");
 
     let mut latencies_ms = latencies_ms(&seen, &places, rate);
     latencies_ms.sort_by(f64::total_cmp);
     let at = |share: f64| latencies_ms[((latencies_ms.len() - 1) as f64 * share) as usize];
     let pauses = seen.looks.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e3);
     Latency {
-        percent,
+        percent: 0,
+        sent: records,
         records_per_s: rate,
         produced_per_s: records as f64 / took.as_secs_f64(),
         records: latencies_ms.len() as u64,
@@ -115,18 +141,17 @@ pub fn measure(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64) -> 
 }
 
 /// Record `n` is due at `n / rate`, and `places` says where it goes.
-fn produce(stage: &Stage, load: &Load, topic: &str, places: &Places, rate: f64, begin: Instant) -> Duration {
+fn produce(stage: &Stage, offer: &Offer<'_>, places: &Places, rate: f64, begin: Instant) -> Duration {
     let records = places.records;
     let options = BTreeMap::from([("linger.ms".to_owned(), LINGER_MS.to_owned())]);
-    let producer = Producer::new(&stage.brokers, &options, topic).expect("a producer");
-    let payloads = Payloads::new(load.record_bytes);
+    let producer = Producer::new(&stage.brokers, &options, offer.topic).expect("a producer");
     let mut payload = Vec::new();
     let mut number = 0;
     while number < records {
         let due = records.min((begin.elapsed().as_secs_f64() * rate) as u64);
         while number < due {
             payload.clear();
-            payloads.append(number, &mut payload);
+            (offer.payload)(number, &mut payload);
             producer.send(Some(places.partition(number)), None, &payload).expect("the broker takes records");
             number += 1;
         }
@@ -138,13 +163,13 @@ fn produce(stage: &Stage, load: &Load, topic: &str, places: &Places, rate: f64, 
     took
 }
 
-fn observe(stage: &Stage, topic: &str, places: &Places, begin: Instant, gone: &AtomicBool) -> Seen {
+fn observe(stage: &Stage, offer: &Offer<'_>, places: &Places, begin: Instant, gone: &AtomicBool) -> Seen {
     let mut client = stage.connect();
-    let sql = "SELECT partition, next_offset FROM sluicegate_ledger WHERE flow = 'status' AND topic = $1";
+    let sql = "SELECT partition, next_offset FROM sluicegate_ledger WHERE flow = $1 AND topic = $2";
     let statement = client.prepare(sql).expect("prepared");
     let mut seen = Seen { steps: vec![Vec::new(); places.partitions as usize], looks: Vec::new() };
     while (seen.next_offsets() as u64) < places.records && !gone.load(Ordering::Acquire) {
-        let rows = client.query(&statement, &[&topic]).expect("the ledger");
+        let rows = client.query(&statement, &[&offer.flow, &offer.topic]).expect("the ledger");
         let now = begin.elapsed();
         seen.looks.push(Instant::now());
         for row in rows {
@@ -161,7 +186,7 @@ fn observe(stage: &Stage, topic: &str, places: &Places, begin: Instant, gone: &A
 
 /// Of each record after the warm-up.
 fn latencies_ms(seen: &Seen, places: &Places, rate: f64) -> Vec<f64> {
-    let mut latencies = Vec::with_capacity((rate * MEASURED_S) as usize);
+    let mut latencies = Vec::with_capacity(places.records as usize);
     for (partition, steps) in seen.steps.iter().enumerate() {
         let mut steps = steps.iter();
         let mut step = steps.next();

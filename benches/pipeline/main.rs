@@ -12,6 +12,7 @@ mod accept;
 mod away;
 mod consumer;
 mod contenders;
+mod events;
 mod footprint;
 mod growth;
 mod latency;
@@ -36,7 +37,7 @@ use machine::{Machine, said};
 use options::{Options, Part};
 use peers::Peers;
 use records::{SMALL_BYTES, encoded};
-use results::{Load, Orders, Results, Run, median};
+use results::{Events, Load, Orders, Results, Run, median};
 use stage::Stage;
 
 /// Shares of the reached rate at which latency is measured.
@@ -92,9 +93,11 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         latency: Vec::new(),
         footprint: None,
         growth: Vec::new(),
+        growth_latency: Vec::new(),
         away: Vec::new(),
         orders: None,
         accept: Vec::new(),
+        events: None,
     };
     println!("{}", results.machine.line());
     // Latency is measured at shares of the rate that the rounds reach.
@@ -106,16 +109,19 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         let reached_per_s = median(us.map(|run| run.rows_per_s)).expect("rounds");
         for percent in PERCENTS {
             println!("latency at {percent}% of {reached_per_s:.0} records/s");
-            results.latency.push(latency::measure(stage, &load, percent, reached_per_s));
+            results.latency.push(latency::at_percent(stage, &load, percent, reached_per_s, latency::MEASURED_S));
         }
     }
     if options.wants(Part::Footprint) {
         println!("start-up, idle CPU, size");
         results.footprint = Some(footprint::measure(stage, &load));
     }
+    let growing = Load { rows: options.growth_rows, ..load.clone() };
     if options.wants(Part::Growth) {
-        let base = Load { rows: options.growth_rows, ..load.clone() };
-        results.growth = growth::measure(stage, &base, options.rounds);
+        results.growth = growth::measure(stage, &growing, options.rounds);
+    }
+    if options.wants(Part::GrowthLatency) {
+        results.growth_latency = growth::latency(stage, &growing);
     }
     if options.wants(Part::Away) {
         for (partitions, record_bytes, rows) in AWAY {
@@ -138,6 +144,18 @@ fn measure(stage: &Stage, options: &Options) -> Results {
     if options.wants(Part::Accept) {
         results.accept = accept::measure(stage, &load, options.rounds);
     }
+    let load = Load {
+        rows: options.events,
+        partitions: events::PARTITIONS,
+        writers: events::WRITERS,
+        record_bytes: events::EVENT_BYTES,
+        ..load
+    };
+    if options.wants(Part::Events) {
+        let runs = events::measure(stage, &load, options.rounds);
+        let steady = events::steady(stage, options.rounds);
+        results.events = Some(Events { load, runs, steady });
+    }
     results
 }
 
@@ -157,13 +175,7 @@ fn rounds(stage: &Stage, load: &Load, rounds: u64) -> Vec<Run> {
     }
     let mut runs = Vec::new();
     for round in 1..=rounds {
-        let mut order = contenders.clone();
-        order.rotate_left(round as usize % contenders.len());
-        // Forwards and backwards, so that none always follows the same other one.
-        if round % 2 == 0 {
-            order.reverse();
-        }
-        for contender in order {
+        for contender in contenders::in_turn(&contenders, round) {
             let run = ring.run(contender, round);
             println!("round {round}  {:<15} {:>9.0} rows/s", run.contender, run.rows_per_s);
             runs.push(run);

@@ -26,6 +26,9 @@ pub struct Options {
     /// Orders of a round of the orders flow
     #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(100_000..))]
     pub orders: u64,
+    /// Events of a round of the events flow
+    #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(100_000..))]
+    pub events: u64,
     /// Partitions of the topic
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub partitions: u32,
@@ -56,12 +59,16 @@ pub enum Part {
     Footprint,
     /// Rates and memory over partitions, writers, batches, sizes of records, and 10 million rows
     Growth,
+    /// From produced to visible over the same, at half of the rate that each of them reaches
+    GrowthLatency,
     /// Memory while PostgreSQL is stopped for a minute
     Away,
     /// Reservations a second with 90% of the orders on one product, beside raw COPY and one transaction an order
     Orders,
     /// Orders that HTTP accepts a second, by wrk
     Accept,
+    /// Events a second with and without comparing their ids, and what failures cost the others
+    Events,
 }
 
 impl Options {

@@ -20,7 +20,7 @@ use sluicegate::kafka::Producer;
 use sluicegate::record::{NoHeaders, Partition, Record};
 use uuid::Uuid;
 
-use crate::contenders::{BATCH_ROWS, copy_all};
+use crate::contenders::{BATCH_ROWS, copy_all, in_turn};
 use crate::meter::Meter;
 use crate::peers::Peers;
 use crate::program::{Program, run_to_end};
@@ -164,12 +164,7 @@ pub fn measure(stage: &Stage, load: &Load, rounds: u64) -> Vec<Run> {
     ring.run(Contender::Sluicegate, 0);
     let mut runs = Vec::new();
     for round in 1..=rounds {
-        let mut order = contenders.clone();
-        order.rotate_left(round as usize % contenders.len());
-        if round % 2 == 0 {
-            order.reverse();
-        }
-        for contender in order {
+        for contender in in_turn(&contenders, round) {
             let run = ring.run(contender, round);
             let told = run.told_per_s.map_or(String::new(), |told| format!(", {told:.0} told/s"));
             println!("round {round}  {:<11} {:>8.0} orders/s{told}", run.contender, run.rows_per_s);

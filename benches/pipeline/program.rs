@@ -70,9 +70,14 @@ impl Program {
     /// Rows a second from the first row that it has written to the last, by its own metric; that they are all there
     /// is checked in the table afterwards. It is asked rarely, and more often towards the end: answers cost it time.
     pub fn await_rows(&self, rows: u64) -> f64 {
+        self.await_applied(rows, || self.written())
+    }
+
+    /// The same of records that may become something else than a row, by another's word.
+    pub fn await_applied(&self, rows: u64, applied: impl Fn() -> u64) -> f64 {
         let mut first: Option<(Instant, u64)> = None;
         loop {
-            let written = self.written();
+            let written = applied();
             let now = Instant::now();
             let pause = match first {
                 _ if written >= rows => break,
@@ -145,7 +150,7 @@ pub const OTHER_WORK: &str = "intake, HTTP, the rest";
 
 /// What a thread of the program does, by its name.
 fn work_of(thread: &str) -> &'static str {
-    match thread.strip_prefix("status-").or(thread.strip_prefix("orders-")) {
+    match ["status-", "orders-", "events-"].iter().find_map(|flow| thread.strip_prefix(flow)) {
         Some(number) if number.parse::<u32>().is_ok() => DECODING,
         Some(writer) if writer.starts_with("writer") => WRITING,
         Some("relay") => TELLING,

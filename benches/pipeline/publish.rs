@@ -25,6 +25,7 @@ pub fn publish(results: &Results) {
     rounds(results.rounds.iter().map(|run| run.round).max());
     rounds(results.growth.iter().map(|growth| growth.run.round).max());
     rounds(results.orders.iter().flat_map(|orders| orders.runs.iter().map(|run| run.round)).max());
+    rounds(results.events.iter().flat_map(|events| events.runs.iter().map(|run| run.round)).max());
     rounds(results.accept.iter().map(|accept| accept.round).max());
     let run = format!("benches/runs/{}", file_name(results));
     write(&run, &json(results));
@@ -42,12 +43,18 @@ pub fn publish(results: &Results) {
         let picture = "![Rates and memory as the load grows](img/bench-growth.svg)\n".to_owned();
         mark("docs/BENCH.md", "growth", &[picture, growth, measured_on("../")].join("\n"));
     }
+    if let Some(latency) = report::growth_latency(results) {
+        mark("docs/BENCH.md", "growth-latency", &[latency, measured_on("../")].join("\n"));
+    }
     if let Some(away) = report::away(results) {
         mark("docs/BENCH.md", "away", &[away, measured_on("../")].join("\n"));
     }
     if let Some((table, line)) = report::orders::table(results).zip(report::orders::line(results)) {
         mark("docs/BENCH.md", "orders", &[table, measured_on("../")].join("\n"));
         mark("README.md", "orders", &line);
+    }
+    if let Some((table, steady)) = report::events::table(results).zip(report::events::steady(results)) {
+        mark("docs/BENCH.md", "events", &[table, steady, measured_on("../")].join("\n"));
     }
     if let Some(accept) = report::orders::accept(results) {
         mark("docs/BENCH.md", "accept", &[accept, measured_on("../")].join("\n"));

@@ -1,5 +1,6 @@
 //! What a run comes to, as tables: the same text for a terminal and for the documentation.
 
+pub mod events;
 pub mod orders;
 
 use crate::contenders::Contender;
@@ -17,9 +18,12 @@ pub fn all(results: &Results) -> String {
         latency(results),
         footprint(results),
         growth(results),
+        growth_latency(results),
         away(results),
         orders::table(results),
         orders::accept(results),
+        events::table(results),
+        events::steady(results),
     ];
     format!("\n{}\n\n{}", results.machine.line(), parts.into_iter().flatten().collect::<Vec<_>>().join("\n"))
 }
@@ -197,6 +201,27 @@ pub fn growth(results: &Results) -> Option<String> {
     }
     let rounds = results.growth.iter().map(|growth| growth.run.round).max().unwrap_or(0);
     Some(format!("Where one thing varies and the rest stays as it is, median of {rounds} rounds.\n\n{table}"))
+}
+
+pub fn growth_latency(results: &Results) -> Option<String> {
+    let mut table = Table::new(&["over", "at", "records/s", "p50 ms", "p99 ms", "max ms", "behind at the end"]);
+    for point in &results.growth_latency {
+        let latency = &point.latency;
+        table.row([
+            point.over.clone(),
+            grouped(point.at),
+            thousands(latency.records_per_s),
+            number(Some(latency.p50_ms), 0),
+            number(Some(latency.p99_ms), 0),
+            number(Some(latency.max_ms), 0),
+            grouped(latency.behind_records),
+        ]);
+    }
+    let percent = results.growth_latency.first()?.latency.percent;
+    let others = others(results.growth_latency.iter().filter_map(|point| point.latency.others_percent));
+    Some(format!(
+        "From produced to visible, at {percent}% of the rate that each point reaches, measured once.\n\n{table}{others}"
+    ))
 }
 
 pub fn away(results: &Results) -> Option<String> {

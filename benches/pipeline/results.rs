@@ -18,12 +18,24 @@ pub struct Results {
     pub latency: Vec<Latency>,
     pub footprint: Option<Footprint>,
     pub growth: Vec<Growth>,
+    #[serde(default)]
+    pub growth_latency: Vec<GrowthLatency>,
     pub away: Vec<Away>,
     /// Of the orders flow, and what its runs were run on.
     #[serde(default)]
     pub orders: Option<Orders>,
     #[serde(default)]
     pub accept: Vec<Accept>,
+    #[serde(default)]
+    pub events: Option<Events>,
+}
+
+/// Of the events flow: what its runs were run on, and latency at a steady rate, by contender.
+#[derive(Serialize, Deserialize)]
+pub struct Events {
+    pub load: Load,
+    pub runs: Vec<Run>,
+    pub steady: Vec<(String, Latency)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,8 +81,11 @@ pub struct Run {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Latency {
-    /// Of the rate that the rounds reached.
+    /// Of the rate that was reached before; 0 at a rate of its own.
     pub percent: u32,
+    /// The warm-up included.
+    #[serde(default)]
+    pub sent: u64,
     pub records_per_s: f64,
     /// That the producer came to: less than asked for when the cores do not suffice.
     pub produced_per_s: f64,
@@ -105,6 +120,15 @@ pub struct Growth {
     pub at: u64,
     pub load: Load,
     pub run: Run,
+}
+
+/// From produced to visible at one point of a curve.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GrowthLatency {
+    pub over: String,
+    pub at: u64,
+    pub load: Load,
+    pub latency: Latency,
 }
 
 /// What the program came to hold while PostgreSQL was away.

@@ -1,4 +1,4 @@
--- Records set aside, whole, each with the reason.
+-- Records set aside, whole, each with the reason. None is ever deleted: one that is dealt with changes its state.
 CREATE TABLE IF NOT EXISTS sluicegate_letters (
     id               bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     flow             text        NOT NULL,
@@ -16,3 +16,14 @@ CREATE TABLE IF NOT EXISTS sluicegate_letters (
 );
 CREATE INDEX IF NOT EXISTS sluicegate_letters_source
     ON sluicegate_letters (flow, topic, partition, record_offset);
+-- What became of it. Asked for first: to add a column that is there already would wait for everybody who writes letters.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'sluicegate_letters'::regclass AND attname = 'history') THEN
+        ALTER TABLE sluicegate_letters
+            ADD COLUMN IF NOT EXISTS state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'replayed', 'dropped')),
+            ADD COLUMN IF NOT EXISTS settled_at timestamptz,
+            ADD COLUMN IF NOT EXISTS tries integer NOT NULL DEFAULT 0, -- replays, the one that succeeded included
+            ADD COLUMN IF NOT EXISTS history jsonb NOT NULL DEFAULT '[]'; -- of {at, what, code, reason}, oldest first
+    END IF;
+END $$;

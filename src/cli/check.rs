@@ -1,7 +1,6 @@
 //! `check`: shows what the configuration comes to, says everything that is wrong with it, and with
 //! `--connect` asks PostgreSQL and Kafka whether they answer. It changes nothing anywhere.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -11,7 +10,7 @@ use clap::Args;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::{Choice, FAILED, REFUSED, Settings};
+use super::{Choice, FAILED, REFUSED, Settings, say};
 use crate::config::{self, Config, Kafka, Postgres};
 use crate::ops;
 
@@ -68,11 +67,6 @@ pub fn run(settings: &Settings, options: &Check) -> ExitCode {
     }
     say("ok\n");
     ExitCode::SUCCESS
-}
-
-/// A reader that went away, as `head` does, has seen what it wanted.
-fn say(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 fn postgres(postgres: &Postgres) -> Result<String, String> {

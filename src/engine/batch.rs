@@ -139,6 +139,11 @@ impl<R: Rows> Batch<R> {
         part
     }
 
+    /// Whether its records are those of letters, which somebody wants applied once more. Epoch 0 is nobody's.
+    pub fn is_replay(&self) -> bool {
+        self.claim.epoch == 0
+    }
+
     pub fn partition(&self) -> &Partition {
         &self.claim.partition
     }

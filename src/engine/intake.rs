@@ -144,7 +144,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
                 (groups, moved_at) = (self.track.groups.get(), now);
             }
             if now.saturating_sub(moved_at) >= self.policy.drain_patience {
-                log::warn!("nothing is written any more; what is in flight will be read again");
+                log::warn!(flow = self.track.flow.as_str(); "nothing is written any more; what is in flight will be read again");
                 break;
             }
         }
@@ -197,7 +197,8 @@ impl<K: Source, S: Sink> Intake<K, S> {
         running().for_each(|running| self.clock.post(&running.inbox, order()));
         for running in running() {
             if running.thread.join(&self.clock, by + JOIN_SLACK).is_none() {
-                log::error!("{}: its thread did not end in time", running.claim.partition);
+                let Partition { topic, id } = &running.claim.partition;
+                log::error!(flow = self.track.flow.as_str(), topic = &**topic, partition = id; "its thread did not end in time");
             }
             running.claim.end();
         }
@@ -243,7 +244,9 @@ impl<K: Source, S: Sink> Intake<K, S> {
     }
 
     fn halt(&self, partition: &Partition, place: &PartitionTrack, cause: Cause) {
-        log::error!("{partition} halted: {cause}");
+        let Partition { topic, id } = partition;
+        let (flow, offset) = (self.track.flow.as_str(), place.next_offset.get());
+        log::error!(flow, topic = &**topic, partition = id, offset, code = &*cause.code; "halted: {}", cause.text);
         self.track.failed(&cause);
         place.set_state(PartitionState::Halted(cause));
     }
@@ -355,7 +358,9 @@ impl<K: Source, S: Sink> Intake<K, S> {
         place.read_offset.set(claim.next_offset);
         place.asking.set(0);
         place.set_state(PartitionState::Running);
-        log::debug!("{}: from offset {} under epoch {}", claim.partition, claim.next_offset, claim.epoch);
+        let (Partition { topic, id }, epoch) = (&claim.partition, claim.epoch);
+        let (flow, offset) = (self.track.flow.as_str(), claim.next_offset);
+        log::debug!(flow, topic = &**topic, partition = id, offset, epoch; "reads from here on");
         let thread = PartitionThread {
             lane,
             sink: self.sink.clone(),

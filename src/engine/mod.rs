@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use batch::{Batch, Claim, Letter, Rows};
 pub use clock::{Backoff, Clock, Scheduler, Stop, Stopper, Thread};
-pub use relay::{Outbox, relay};
+pub use relay::{Outbox, Published, relay};
 
 use intake::Intake;
 use writer::Writer;
@@ -185,6 +185,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(1);
 /// after the order to stop, and within its deadline plus the time that the source takes to close.
 pub fn run<K: Source, S: Sink>(source: K, sink: Arc<S>, policy: Policy, clock: Clock, stop: Stop, track: Arc<Track>) {
     let policy = Arc::new(policy);
+    let flow = track.flow.clone();
 
     // The one channel. Each assigned partition has at most one batch in it or with a writer, and fills one
     // more meanwhile; with the group limit's worth waiting for each writer, no writer finds too little.
@@ -213,7 +214,7 @@ pub fn run<K: Source, S: Sink>(source: K, sink: Arc<S>, policy: Policy, clock: C
     let (source, by) = intake.finish(stop.deadline());
     for writer in writers {
         if writer.join(&clock, by).is_none() {
-            log::warn!("a writer is still busy; what it holds will be read again");
+            log::warn!(flow = flow.as_str(); "a writer is still busy; what it holds will be read again");
         }
     }
     source.close(stop.deadline().saturating_sub(clock.now()).min(LEAVE_MAX));

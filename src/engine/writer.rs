@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::batch::{Job, Note, Receipt};
+use super::batch::{Job, Letter, Note, Receipt};
 use super::{Backoff, Batch, Clock, Outcome, Policy, Rows, Sink, Stop, Thread};
+use crate::record::Partition;
 use crate::track::{Side, Track};
 
 pub(super) struct Writer<S: Sink> {
@@ -93,7 +94,9 @@ impl<S: Sink> Writer<S> {
         mut replies: Vec<Sender<Note<S::Rows>>>,
     ) {
         let mut backoff = Backoff::new(&self.clock, self.policy.backoff_min, self.policy.backoff_max);
+        let mut attempt = 0u32;
         loop {
+            attempt += 1;
             self.drop_stale(&mut batches, &mut replies);
             if batches.is_empty() {
                 return;
@@ -111,7 +114,9 @@ impl<S: Sink> Writer<S> {
                 }
                 // Whatever the order in the fault: nothing a sink can say makes it right to lose a batch.
                 Err(fault) => {
-                    self.track.troubled(Side::Sink, fault.cause());
+                    let cause = fault.cause();
+                    self.track.troubled(Side::Sink, cause);
+                    log::debug!(flow = self.track.flow.as_str(), attempt, code = &*cause.code; "not written: {}", cause.text);
                     self.track.retried.add(1);
                     if self.stop.expired() {
                         return;
@@ -140,6 +145,11 @@ impl<S: Sink> Writer<S> {
             Outcome::Written => {
                 self.track.written.add(batch.rows.len() as u64);
                 self.track.set_aside.add(batch.letters.len() as u64);
+                let (flow, Partition { topic, id }) = (self.track.flow.as_str(), batch.partition());
+                for Letter { offset, reason, .. } in &batch.letters {
+                    let code = &*reason.code;
+                    log::debug!(flow, topic = &**topic, partition = id, offset, code; "set aside: {}", reason.text);
+                }
                 self.track.batch_seconds.record(self.clock.now().saturating_sub(batch.opened_at));
             }
             Outcome::Fenced => self.track.fenced.add(1),

@@ -10,7 +10,7 @@ use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::pg::ledger::{Move, Standing};
 use crate::pg::search::Search;
-use crate::pg::{Database, Session, ledger, letters, outbox};
+use crate::pg::{Database, Session, Work, ledger, letters, outbox};
 use crate::record::Record;
 use crate::track::Track;
 
@@ -81,17 +81,22 @@ impl<F: Flow> Apply<F> {
     }
 
     /// What a transaction says of itself counts once it is committed.
-    fn tell(&self, session: &Session) {
-        let tally = session.tally();
-        tally.outcomes().for_each(|(outcome, records)| self.track.count(outcome, records));
-        if !tally.lock_wait.is_zero() {
-            self.track.lock_wait_seconds.record(tally.lock_wait);
+    pub(super) fn tell(&self, session: &Session) {
+        session.tally().outcomes().for_each(|(outcome, records)| self.track.count(outcome, records));
+        self.tell_wait(session);
+    }
+
+    /// But how long it waited counts in any case: the longest waits are those that were given up.
+    fn tell_wait(&self, session: &Session) {
+        let wait = session.tally().lock_wait;
+        if !wait.is_zero() {
+            self.track.lock_wait_seconds.record(wait);
         }
     }
 
-    /// Finds the rows that PostgreSQL does not take, in a transaction that is rolled back.
-    fn find_refused(&self, session: &mut Session, batches: &[&Batch<F::Rows>]) -> Result<Vec<Refused>, Fault> {
-        let mut work = session.begin()?;
+    /// Finds the rows that PostgreSQL does not take, in a transaction that is then rolled back. What passes stays
+    /// in it, so that a row is judged with all that come before it.
+    pub(super) fn find_refused(&self, mut work: Work<'_>, batches: &[&Batch<F::Rows>]) -> Result<Vec<Refused>, Fault> {
         let mut found = Vec::new();
         for batch in batches {
             let mut refused = Refused::new();
@@ -116,7 +121,7 @@ impl<F: Flow> Apply<F> {
             Err(Fault::Reject(cause)) => cause,
             result => return result,
         };
-        let refused = self.find_refused(session, &all)?;
+        let refused = self.find_refused(session.begin()?, &all)?;
         if refused.iter().all(Vec::is_empty) {
             // Each row passes, yet not all of them together: not a row's fault that could be named.
             return Err(Fault::Retry(rejection));
@@ -173,7 +178,10 @@ impl<F: Flow> Sink for Apply<F> {
         // carries a setting of its time. A new one costs less than the pause before the next attempt.
         match result.is_ok() {
             true => *session = Some(connected),
-            false => connected.discard(),
+            false => {
+                self.tell_wait(&connected);
+                connected.discard();
+            }
         }
         result
     }

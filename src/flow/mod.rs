@@ -5,12 +5,14 @@ pub mod apply;
 mod events;
 pub mod orders;
 mod packed;
-mod relay;
+pub mod relay;
+mod replay;
 mod status;
 
 pub use apply::Apply;
 pub use events::Events;
 pub use orders::{Desk, Orders};
+pub use replay::{Fate, Replay};
 pub use status::Status;
 
 use std::sync::Arc;
@@ -113,7 +115,8 @@ pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<
         orders::NAME => {
             let database = orders::desk::books::database(behind.target.clone(), behind.tls);
             let (table, inventory) = (&config.table, &config.inventory_table);
-            Some(Arc::new(Desk::new(behind.outlet, database, &config.topic, table, inventory, behind.track)))
+            let (topic, tells) = (&config.topic, config.events);
+            Some(Arc::new(Desk::new(behind.outlet, database, topic, table, inventory, tells, behind.track)))
         }
         _ => None,
     }

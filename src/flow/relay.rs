@@ -1,87 +1,160 @@
 //! From the outbox to Kafka: rows in their order, and a row goes once all its messages are acknowledged. Whoever is
-//! ended between the two publishes them again, under the same `source`.
+//! ended between the two publishes them again, under the same `source`. No transaction is open meanwhile: a broker that is
+//! slow holds nothing but the relay's own session.
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::engine::Outbox;
+use crate::engine::{Outbox, Published};
 use crate::fault::Fault;
 use crate::flow::{Apply, Flow};
-use crate::outlet::{Message, Outlet};
+use crate::outlet::{self, Message, Outlet};
+use crate::pg::Session;
 use crate::pg::outbox::{self, Entry};
 
-/// Messages that may be without an answer. The producer's own queue is far larger.
-const UNANSWERED_MAX: u64 = 40_000;
+/// Messages that may be without an answer. The producer's own queue is far larger. A broker that takes fewer than these
+/// within the time that the producer gives a message is one that the relay makes no way with.
+const UNANSWERED_MAX: u64 = 20_000;
 /// Then half of them are waited for at once: whoever waits for one at a time is woken for each.
 const UNANSWERED_LOW: u64 = UNANSWERED_MAX / 2;
 /// Longer than the producer takes to give up on a message.
-const ANSWER_WAIT: Duration = Duration::from_secs(60);
+const ANSWER_WAIT: Duration = Duration::from_secs(120);
 
-/// What became of the messages so far.
-struct Answers {
-    heard: Receiver<Result<(), Fault>>,
-    unanswered: u64,
+/// The session that has the right to publish for its flow, which ends with it: it never goes back to be used by others.
+#[derive(Default)]
+pub struct Guarded(Option<Session>);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            session.discard();
+        }
+    }
 }
 
-impl Answers {
+/// Rows that are published together, and what became of their messages so far.
+struct Lot<'a> {
+    outlet: &'a dyn Outlet,
+    tell: Sender<(usize, Result<(), Fault>)>,
+    heard: Receiver<(usize, Result<(), Fault>)>,
+    unanswered: u64,
+    acknowledged: u64,
+    /// Of each row, how many messages are not acknowledged.
+    open: Vec<u64>,
+    /// The first one ends it: nothing more is handed over.
+    fault: Option<Fault>,
+}
+
+impl<'a> Lot<'a> {
+    fn new(outlet: &'a dyn Outlet, rows: usize) -> Self {
+        let (tell, heard) = unbounded();
+        Lot { outlet, tell, heard, unanswered: 0, acknowledged: 0, open: vec![0; rows], fault: None }
+    }
+
+    fn publish(&mut self, row: usize, message: &Message<'_>) {
+        while self.fault.is_none() {
+            let tell = self.tell.clone();
+            // Nobody listens any more where an answer took too long.
+            match self.outlet.publish(message, Box::new(move |result| drop(tell.send((row, result))))) {
+                Ok(()) => {
+                    self.unanswered += 1;
+                    self.open[row] += 1;
+                    break;
+                }
+                // There is room again when some of ours are answered.
+                Err(fault) if fault.cause().code == outlet::FULL && self.unanswered > 0 => {
+                    self.await_all_but(self.unanswered / 2);
+                }
+                Err(fault) => self.fault = Some(fault),
+            }
+        }
+        if self.unanswered >= UNANSWERED_MAX {
+            self.await_all_but(UNANSWERED_LOW);
+        }
+    }
+
     /// Until no more than so many are without an answer.
-    fn await_all_but(&mut self, count: u64) -> Result<(), Fault> {
+    fn await_all_but(&mut self, count: u64) {
         while self.unanswered > count {
-            let silence = |_| Fault::retry("outbox.no_answer", "the producer does not say what became of a message");
-            self.heard.recv_timeout(ANSWER_WAIT).map_err(silence)??;
+            match self.heard.recv_timeout(ANSWER_WAIT) {
+                Ok((row, Ok(()))) => {
+                    self.acknowledged += 1;
+                    self.open[row] -= 1;
+                }
+                Ok((_, Err(fault))) => drop(self.fault.get_or_insert(fault)),
+                Err(_) => {
+                    let silence =
+                        || Fault::retry("outbox.no_answer", "the producer does not say what became of a message");
+                    self.fault.get_or_insert_with(silence);
+                    return;
+                }
+            }
             self.unanswered -= 1;
         }
-        Ok(())
     }
 }
 
 impl<F: Flow> Apply<F> {
-    fn publish(&self, entries: &[Entry], outlet: &dyn Outlet) -> Result<u64, Fault> {
-        let (tell, heard) = unbounded();
-        let mut answers = Answers { heard, unanswered: 0 };
-        let (mut messages, mut fault) = (0, None);
-        for entry in entries {
-            self.flow.messages(&entry.body, &entry.from, &mut |message: Message<'_>| {
-                if fault.is_some() {
-                    return;
-                }
-                let tell = tell.clone();
-                // Nobody listens any more where an earlier message failed.
-                let sent = outlet.publish(&message, Box::new(move |result| drop(tell.send(result))));
-                messages += 1;
-                answers.unanswered += 1;
-                fault = match answers.unanswered {
-                    UNANSWERED_MAX.. => sent.and_then(|()| answers.await_all_but(UNANSWERED_LOW)).err(),
-                    _ => sent.err(),
-                };
-            })?;
+    /// Publishes these rows: how many of them, from the first on, are through, how many messages that were, and why not
+    /// all. What was acknowledged of a later row is published again, so that messages of one key stay in order.
+    fn publish(&self, entries: &[Entry], outlet: &dyn Outlet) -> (usize, u64, Option<Fault>) {
+        let (mut lot, mut handed_over) = (Lot::new(outlet, entries.len()), 0);
+        for (row, entry) in entries.iter().enumerate() {
+            let shown =
+                self.flow.messages(&entry.body, &entry.from, &mut |message: Message<'_>| lot.publish(row, &message));
+            if let Err(fault) = shown {
+                lot.fault.get_or_insert(fault);
+            }
+            if lot.fault.is_some() {
+                break;
+            }
+            handed_over += 1;
         }
-        match fault {
-            Some(fault) => Err(fault),
-            None => answers.await_all_but(0).map(|()| messages),
+        lot.await_all_but(0);
+        let through = lot.open[..handed_over].iter().take_while(|open| **open == 0).count();
+        (through, lot.acknowledged, lot.fault)
+    }
+
+    fn publish_oldest(&self, session: &mut Session, outlet: &dyn Outlet) -> Result<Published, Fault> {
+        let (entries, age) = outbox::oldest(session, self.flow.name())?;
+        if entries.is_empty() {
+            return Ok(Published::default());
         }
+        if !self.database.is_synchronous() {
+            // What a crash of the server takes back must not have been told to others.
+            outbox::flush(session)?;
+        }
+        let (through, messages, fault) = self.publish(&entries, outlet);
+        outbox::remove(session, &entries[..through])?;
+        Ok(Published { messages, age, fault })
     }
 }
 
 impl<F: Flow> Outbox for Apply<F> {
-    fn publish_some(&self, outlet: &dyn Outlet) -> Result<u64, Fault> {
-        let mut session = self.database.session()?;
-        let mut messages = 0;
-        let taken = outbox::take(&mut session, self.flow.name(), |entries| {
-            if !self.database.is_synchronous() {
-                // What a crash of the server takes back must not have been told to others.
-                outbox::flush(&mut self.database.session()?)?;
+    type Session = Guarded;
+
+    fn publish_some(&self, guarded: &mut Guarded, outlet: &dyn Outlet) -> Result<Published, Fault> {
+        let mut session = match guarded.0.take() {
+            Some(session) => session,
+            None => {
+                let mut session = self.database.session()?;
+                match outbox::guard(&mut session, self.flow.name()) {
+                    Ok(true) => session,
+                    // Another instance is at it.
+                    Ok(false) => return Ok(Published::default()),
+                    Err(fault) => {
+                        session.discard();
+                        return Err(fault);
+                    }
+                }
             }
-            messages = self.publish(entries, outlet)?;
-            Ok(())
-        });
-        match taken {
-            Ok(_) => Ok(messages),
-            Err(fault) => {
-                session.discard();
-                Err(fault)
-            }
+        };
+        let published = self.publish_oldest(&mut session, outlet);
+        match published.is_ok() {
+            true => guarded.0 = Some(session),
+            false => session.discard(),
         }
+        published
     }
 }

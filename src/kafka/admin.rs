@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -15,6 +15,8 @@ use super::{client_config, fault};
 use crate::fault::Fault;
 
 const ASK: Duration = Duration::from_secs(10);
+/// Between looks whether a new topic has come to the broker that is asked.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What became of a topic that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,13 +43,32 @@ pub fn create_topic(
     let limits = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
     let answers = wait(admin.create_topics([&new], &limits)).map_err(of_error)?;
     match answers.into_iter().next() {
-        Some(Ok(_)) => Ok(Made::Created),
+        Some(Ok(_)) => await_topic(brokers, options, topic, partitions as usize).map(|()| Made::Created),
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
             partitions_of(brokers, options, topic).map(Made::Existed)
         }
         Some(Err((_, code))) => Err(fault::of(code, &format!("topic {topic}"))),
         None => Err(Fault::retry("kafka.no_answer", format!("topic {topic}: the broker said nothing of it"))),
     }
+}
+
+/// The controller has a new topic before the other brokers, and before it tells of it itself: whoever asks right after
+/// would be told that there is none.
+fn await_topic(
+    brokers: &str,
+    options: &std::collections::BTreeMap<String, String>,
+    topic: &str,
+    partitions: usize,
+) -> Result<(), Fault> {
+    let by = Instant::now() + ASK;
+    while partitions_of(brokers, options, topic)? < partitions {
+        if Instant::now() > by {
+            let text = format!("topic {topic} was made, and after {ASK:?} its partitions are still not all known");
+            return Err(Fault::retry("kafka.no_topic", text));
+        }
+        std::thread::park_timeout(LOOK_PAUSE);
+    }
+    Ok(())
 }
 
 /// How many partitions a topic has; none where there is no such topic.

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,15 +12,13 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::fault;
 use super::producer::producer_config;
 use crate::fault::{Cause, Fault};
 use crate::outlet::{Message, Outlet, Told};
 
-/// Somebody waits for the answer, and may ask again.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is promised rests on these; no option of the user's may change them.
 const FIXED: [(&str, &str); 4] = [
     ("acks", "all"),
@@ -33,9 +32,39 @@ const FIXED: [(&str, &str); 4] = [
 const SOURCE: &str = "sluicegate-source";
 /// Between attempts to replace a producer that is broken for good.
 const RENEW_PAUSE: Duration = Duration::from_secs(5);
+/// A client can lose all of its brokers at once and never look for one again (librdkafka#5301). Where everything has
+/// failed for so long, another one is tried.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long that other one may wait for an answer.
+const ASK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Takes the client's word for each message to whoever waits for it.
-struct Acknowledgements;
+#[derive(Default)]
+struct Acknowledgements {
+    /// Since when every message has gone without an answer.
+    silent_since: Mutex<Option<Instant>>,
+    is_silent: AtomicBool,
+}
+
+impl Acknowledgements {
+    /// A message got an answer of the brokers, or none in time.
+    fn heard(&self, is_answer: bool) {
+        // One for each message: the lock is for the rare case.
+        if self.is_silent.load(Ordering::Relaxed) != is_answer {
+            return;
+        }
+        *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = (!is_answer).then(Instant::now);
+        self.is_silent.store(!is_answer, Ordering::Relaxed);
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        if !self.is_silent.load(Ordering::Relaxed) {
+            return None;
+        }
+        let since = *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed())
+    }
+}
 
 impl ClientContext for Acknowledgements {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -48,6 +77,9 @@ impl ProducerContext for Acknowledgements {
     type DeliveryOpaque = Box<Mutex<Told>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, told: Box<Mutex<Told>>) {
+        let is_unanswered =
+            matches!(result, Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut));
+        self.heard(!is_unanswered);
         let result = match result {
             Ok(_) => Ok(()),
             Err((error, message)) => Err(fault::of_error(error, message.topic())),
@@ -64,7 +96,9 @@ type Native = ThreadedProducer<Acknowledgements>;
 
 pub struct Publisher {
     config: ClientConfig,
-    current: RwLock<Current>,
+    silence_max: Duration,
+    current: Arc<RwLock<Current>>,
+    is_asking: Arc<AtomicBool>,
 }
 
 struct Current {
@@ -72,39 +106,74 @@ struct Current {
     made: Instant,
 }
 
+impl Current {
+    fn new(config: &ClientConfig) -> Result<Self, Cause> {
+        let made = config.create_with_context(Acknowledgements::default());
+        let producer = made.map_err(|error| fault::of_error(&error, "publisher").into_cause())?;
+        Ok(Current { producer, made: Instant::now() })
+    }
+
+    /// Whether this one has found the way to a broker.
+    fn is_answered(&self) -> bool {
+        self.producer.client().fetch_metadata(None, ASK_WITHIN).is_ok_and(|answer| !answer.brokers().is_empty())
+    }
+}
+
 impl Publisher {
-    /// Makes no connection yet.
-    pub fn new(brokers: &str, options: &BTreeMap<String, String>) -> Result<Self, Cause> {
-        let mut config = producer_config(brokers, options, "snappy", DELIVERY_TIMEOUT);
+    /// Makes no connection yet. What is not acknowledged within `patience` has failed.
+    pub fn new(brokers: &str, options: &BTreeMap<String, String>, patience: Duration) -> Result<Self, Cause> {
+        let mut config = producer_config(brokers, options, "snappy", patience);
         FIXED.iter().for_each(|(key, value)| {
             config.set(*key, *value);
         });
-        let current = Current { producer: make(&config)?, made: Instant::now() };
-        Ok(Publisher { config, current: RwLock::new(current) })
+        let current = Arc::new(RwLock::new(Current::new(&config)?));
+        Ok(Publisher { config, silence_max: SILENCE_MAX, current, is_asking: Arc::default() })
     }
 
-    /// An idempotent producer that met a fatal error takes nothing any more. Another one takes its place; what the
-    /// old one holds is told of as failed.
+    /// An idempotent producer that met a fatal error takes nothing any more.
     fn renew(&self, broken: Instant) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current.made != broken || broken.elapsed() < RENEW_PAUSE {
+        if broken.elapsed() < RENEW_PAUSE {
             return;
         }
-        match make(&self.config) {
-            Ok(producer) => {
-                let old = std::mem::replace(&mut *current, Current { producer, made: Instant::now() });
-                log::warn!("kafka publisher: its producer was broken for good and is replaced");
-                // Its end waits for its own thread, which may be this one.
-                let end = thread::Builder::new().name("publisher-end".into()).spawn(move || drop(old));
-                end.map_or_else(|error| log::error!("kafka publisher: {error}"), drop);
-            }
+        match Current::new(&self.config) {
+            Ok(fresh) => replace(&self.current, broken, fresh, "was broken for good"),
             Err(cause) => log::error!("kafka publisher: {cause}"),
+        }
+    }
+
+    /// Tries another producer beside one that has heard nothing for long, on a thread of its own: nobody waits for it.
+    fn renew_if_answered(&self, silent: Instant) {
+        if self.is_asking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (config, current, is_asking) = (self.config.clone(), self.current.clone(), self.is_asking.clone());
+        let ask = move || {
+            match Current::new(&config) {
+                Ok(fresh) if fresh.is_answered() => replace(&current, silent, fresh, "had lost its way to the brokers"),
+                // The brokers are away: no producer would do any better.
+                Ok(_) => {}
+                Err(cause) => log::error!("kafka publisher: {cause}"),
+            }
+            is_asking.store(false, Ordering::Release);
+        };
+        if let Err(error) = thread::Builder::new().name("publisher-ask".into()).spawn(ask) {
+            log::error!("kafka publisher: {error}");
+            self.is_asking.store(false, Ordering::Release);
         }
     }
 }
 
-fn make(config: &ClientConfig) -> Result<Native, Cause> {
-    config.create_with_context(Acknowledgements).map_err(|error| fault::of_error(&error, "publisher").into_cause())
+/// Another producer takes the place of the former one; what that one holds is told of as failed.
+fn replace(current: &RwLock<Current>, former: Instant, fresh: Current, why: &str) {
+    let mut current = current.write().unwrap_or_else(PoisonError::into_inner);
+    if current.made != former {
+        return;
+    }
+    let old = std::mem::replace(&mut *current, fresh);
+    log::warn!("kafka publisher: its producer {why} and is replaced");
+    // Its end waits for its own thread, which may be this one.
+    let end = thread::Builder::new().name("publisher-end".into()).spawn(move || drop(old));
+    end.map_or_else(|error| log::error!("kafka publisher: {error}"), drop);
 }
 
 impl Outlet for Publisher {
@@ -122,6 +191,9 @@ impl Outlet for Publisher {
         }
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let made = current.made;
+        if current.producer.context().silence().is_some_and(|silence| silence >= self.silence_max) {
+            self.renew_if_answered(made);
+        }
         let Err((error, _)) = current.producer.send(record) else { return Ok(()) };
         drop(current);
         if matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::Fatal)) {
@@ -142,15 +214,17 @@ mod tests {
     use rdkafka::{Offset, TopicPartitionList};
 
     use super::*;
+    use crate::outlet;
 
     const PATIENCE: Duration = Duration::from_secs(30);
+    const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
     fn cluster() -> (MockCluster<'static, DefaultProducerContext>, Publisher) {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("t", 4, 1).unwrap();
         // A hundred records make the queue full.
         let options = BTreeMap::from([("queue.buffering.max.messages".to_owned(), "100".to_owned())]);
-        let publisher = Publisher::new(&cluster.bootstrap_servers(), &options).unwrap();
+        let publisher = Publisher::new(&cluster.bootstrap_servers(), &options, DELIVERY_TIMEOUT).unwrap();
         (cluster, publisher)
     }
 
@@ -193,11 +267,45 @@ mod tests {
         cluster.broker_down(1).unwrap();
         let began = Instant::now();
         let heard: Vec<_> = (0..100).map(|_| publish(&publisher, "a").unwrap()).collect();
-        assert!(matches!(publish(&publisher, "a"), Err(Fault::Retry(cause)) if cause.code == "kafka.queuefull"));
+        assert!(matches!(publish(&publisher, "a"), Err(Fault::Retry(cause)) if cause.code == outlet::FULL));
         assert!(began.elapsed() < Duration::from_secs(1));
         assert!(heard.iter().all(|heard| matches!(heard.recv_timeout(PATIENCE), Ok(Err(Fault::Retry(_))))));
         assert!(began.elapsed() < DELIVERY_TIMEOUT * 2);
         cluster.broker_up(1).unwrap();
+        publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_producer_that_hears_nothing_for_long_is_replaced_once_another_one_is_answered() {
+        let (cluster, mut publisher) = cluster();
+        let made = |publisher: &Publisher| publisher.current.read().unwrap().made;
+        let first = made(&publisher);
+        publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap();
+        cluster.broker_down(1).unwrap();
+        publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap_err();
+        // Not silent for long enough: that the broker is back is for its own client to find out.
+        cluster.broker_up(1).unwrap();
+        publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap();
+        assert_eq!(made(&publisher), first);
+
+        publisher.silence_max = Duration::ZERO;
+        cluster.broker_down(1).unwrap();
+        publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap_err();
+        let began = Instant::now();
+        let asks = |publisher: &Publisher| {
+            let heard = publish(publisher, "a");
+            while publisher.is_asking.load(Ordering::Acquire) {
+                assert!(began.elapsed() < PATIENCE);
+                thread::park_timeout(Duration::from_millis(10));
+            }
+            heard
+        };
+        // Nobody answers the other one either.
+        drop(asks(&publisher));
+        assert_eq!(made(&publisher), first);
+        cluster.broker_up(1).unwrap();
+        drop(asks(&publisher));
+        assert_ne!(made(&publisher), first);
         publish(&publisher, "a").unwrap().recv_timeout(PATIENCE).unwrap().unwrap();
     }
 

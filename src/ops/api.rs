@@ -378,9 +378,9 @@ pub(super) fn reasons(tracks: &[Arc<Track>]) -> Vec<Reason> {
             let (code, text) = (cause.code.into_owned(), cause.text);
             reasons.push(Reason { flow: track.flow.clone(), what, partition, code, text });
         };
-        for (side, what) in [(Side::Source, "kafka"), (Side::Sink, "postgres")] {
+        for side in [Side::Source, Side::Sink] {
             if let Some(cause) = track.trouble(side) {
-                add(what, None, cause);
+                add(side.name(), None, cause);
             }
         }
         if !track.is_joined() {

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::thread;
 
 use env_logger::fmt::Formatter;
+use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Record};
 use serde_json::json;
 
@@ -37,26 +38,66 @@ fn text(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
     let style = out.default_level_style(level);
     let time = out.timestamp_millis();
     let message = one_line(&record.args().to_string());
-    writeln!(out, "{time} {style}{level:5}{style:#} {} {message}", thread::current().name().unwrap_or("-"))
+    let thread = thread::current();
+    writeln!(out, "{time} {style}{level:5}{style:#} {} {message}{}", thread.name().unwrap_or("-"), AsText::of(record))
+}
+
+/// The fields of a line for people: ` flow=status partition=3` behind its message.
+struct AsText(String);
+
+impl AsText {
+    fn of(record: &Record) -> String {
+        let mut fields = AsText(String::new());
+        // Nothing in the visitor fails.
+        let _ = record.key_values().visit(&mut fields);
+        fields.0
+    }
+}
+
+impl<'kvs> VisitSource<'kvs> for AsText {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        self.0 += &format!(" {key}={}", one_line(&value.to_string()));
+        Ok(())
+    }
+}
+
+/// The same as members of an object. What every line has is not written over.
+struct AsMembers<'a>(&'a mut serde_json::Map<String, serde_json::Value>);
+
+impl<'kvs> VisitSource<'kvs> for AsMembers<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let number =
+            value.to_i64().map(serde_json::Value::from).or_else(|| value.to_u64().map(serde_json::Value::from));
+        self.0.entry(key.as_str()).or_insert_with(|| number.unwrap_or_else(|| value.to_string().into()));
+        Ok(())
+    }
 }
 
 fn json(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
-    let line = json!({
+    let mut line = json!({
         "time": out.timestamp_millis().to_string(),
         "level": record.level().as_str().to_lowercase(),
         "thread": thread::current().name().unwrap_or("-"),
         "target": record.target(),
         "message": record.args().to_string(),
     });
+    if let Some(members) = line.as_object_mut() {
+        let _ = record.key_values().visit(&mut AsMembers(members));
+    }
     writeln!(out, "{line}")
 }
 
-/// What came from a record or a server must not be able to forge a line or move the cursor.
-fn one_line(message: &str) -> String {
-    if !message.contains(char::is_control) {
+/// What came from a record or a server must not be able to forge a line, move the cursor or turn the text around.
+pub fn one_line(message: &str) -> String {
+    if !message.contains(is_unruly) {
         return message.to_owned();
     }
-    message.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    message.chars().map(|c| if is_unruly(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// Whether a terminal would do something else with it than show it where it stands.
+pub fn is_unruly(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -108,6 +149,23 @@ mod tests {
     }
 
     #[test]
+    fn fields_stand_behind_the_message_or_are_members() {
+        let fields: [(&str, Value); 4] =
+            [("flow", "status".into()), ("partition", 3.into()), ("topic", "a\nb".into()), ("level", "none".into())];
+        let written = |format| {
+            let page = Page::default();
+            let target = env_logger::Target::Pipe(Box::new(page.clone()));
+            let logger = builder(Logging { level: LevelFilter::Info, format }).target(target).build();
+            logger.log(&Record::builder().level(Level::Warn).key_values(&fields).args(format_args!("halted")).build());
+            String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+        };
+        assert!(written(Format::Text).ends_with(" halted flow=status partition=3 topic=a\\nb level=none\n"));
+        let line: serde_json::Value = serde_json::from_str(&written(Format::Json)).unwrap();
+        assert_eq!((&line["flow"], &line["partition"], &line["topic"]), (&"status".into(), &3.into(), &"a\nb".into()));
+        assert_eq!(line["level"], "warn", "what every line has stays what it is");
+    }
+
+    #[test]
     fn libraries_are_quiet_below_warn_and_no_louder_than_the_program() {
         let records = [
             ("librdkafka", Level::Info, "1"),
@@ -128,6 +186,7 @@ mod tests {
     #[test]
     fn a_message_cannot_begin_a_second_line_or_reach_the_terminal() {
         assert_eq!(one_line("a\nERROR b\u{1b}[2J"), "a\\nERROR b\\u{1b}[2J");
+        assert_eq!(one_line("a\u{202e}b\u{2028}\u{9b}"), "a\\u{202e}b\\u{2028}\\u{9b}");
         assert_eq!(one_line("plain äß"), "plain äß");
     }
 }

@@ -95,6 +95,8 @@ const TABLE: &[Row] = &[
         "Committed records by what they came to, in flows that decide something."),
     row("sluicegate_outbox_published_total", Count(|t| t.published.get()),
         "Messages of the outbox that Kafka acknowledged."),
+    row("sluicegate_outbox_oldest_seconds", Level(|t| Some(t.outbox_age_s.get())),
+        "How long the oldest row of the outbox had waited when this process last looked, if it is the one that publishes."),
     row("sluicegate_letters_total", Count(|t| t.set_aside.get()),
         "Records set aside as letters."),
     row("sluicegate_transactions_retried_total", Count(|t| t.retried.get()),

@@ -80,8 +80,13 @@ impl Call {
         Err(Answer::error(400, "idempotency_key_invalid", message, cure))
     }
 
-    /// For those that understand nothing but JSON. Whoever says nothing means it.
-    pub fn check_json(&self) -> Result<(), Answer> {
+    /// The first value of a parameter of the query.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// For a body that is JSON: nothing else is understood. Whoever says nothing means it.
+    pub fn expect_json(&self) -> Result<(), Answer> {
         let Some(content_type) = &self.content_type else { return Ok(()) };
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if essence == "application/json" || essence.ends_with("+json") {
@@ -89,11 +94,6 @@ impl Call {
         }
         let message = format!("Content-Type is {content_type}");
         Err(Answer::error(415, "content_type_unsupported", message, "send JSON with Content-Type: application/json"))
-    }
-
-    /// The first value of a parameter of the query.
-    pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 

@@ -33,9 +33,8 @@ impl Stats {
         let (success, rate) = (processed - failed, (processed - before) as f64 / seconds);
         let percent = success as f64 * 100.0 / processed as f64;
         Some(format!(
-            "flow {}: Stats: Processed={processed}, Success={success}, Failed={failed}, Throughput={rate:.0} msg/sec, \
-             Success Rate={percent:.2}%",
-            self.track.flow
+            "Stats: Processed={processed}, Success={success}, Failed={failed}, Throughput={rate:.0} msg/sec, \
+             Success Rate={percent:.2}%"
         ))
     }
 }
@@ -53,7 +52,7 @@ mod tests {
         track.set_aside.add(10);
         track.count("rejected_insufficient_stock", 40);
         track.count("reserved", 14_950);
-        let line = "flow orders: Stats: Processed=15000, Success=14950, Failed=50, Throughput=1500 msg/sec, \
+        let line = "Stats: Processed=15000, Success=14950, Failed=50, Throughput=1500 msg/sec, \
                     Success Rate=99.67%";
         assert_eq!(stats.line(Duration::from_secs(20)).as_deref(), Some(line));
         assert_eq!(stats.line(Duration::from_secs(30)), None);

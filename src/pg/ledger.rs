@@ -108,7 +108,7 @@ pub fn claim(database: &Database, flow: &str, owner: &str, wanted: &[Wanted]) ->
             let (topics, ids) = columns(wanted.iter().map(|wanted| &wanted.partition));
             for holder in work.query(HOLDERS, &[&flow, &topics, &ids])? {
                 let pid: i32 = holder.get(0);
-                log::warn!("flow {flow}: ending session {pid} of a former owner that holds its partitions locked");
+                log::warn!(flow; "ending session {pid} of a former owner that holds its partitions locked");
                 work.query("SELECT pg_terminate_backend($1)", &[&pid])?;
             }
             work.commit()?;

@@ -1,4 +1,7 @@
-//! Letters into their table, in the transaction of the batch that they were set aside from.
+//! Letters into their table, in the transaction of the batch that they were set aside from. What is done with them
+//! there is in `kept`.
+
+pub mod kept;
 
 use super::Work;
 use super::copy::{field, timestamp_us};

@@ -34,6 +34,9 @@ pub type MakeTlsConnector = postgres::NoTls;
 
 /// The code of a lock that was not granted in time.
 pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
+/// With NOWAIT: so many attempts, each with a longer pause after it, about a quarter of a second in all.
+const LOCK_ATTEMPTS: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_micros(200);
 /// Large enough for a batch of usual size to be one message. Memory: writers x 3 x this.
 const COPY_PART_BYTES: usize = 1 << 20;
 /// The code of a row whose key another one has.
@@ -271,6 +274,31 @@ impl Work<'_> {
     ) -> Result<Vec<postgres::Row>, Fault> {
         let began = Instant::now();
         let rows = self.query(sql, values);
+        self.tally.lock_wait += began.elapsed();
+        rows
+    }
+
+    /// The same of a query with NOWAIT: it is asked again and again, with longer and longer pauses.
+    pub fn lock_nowait(
+        &mut self,
+        sql: &str,
+        values: &[&(dyn postgres::types::ToSql + Sync)],
+    ) -> Result<Vec<postgres::Row>, Fault> {
+        let began = Instant::now();
+        let mut attempt = 1;
+        let rows = loop {
+            // A query that failed takes its transaction with it: each has a savepoint of its own.
+            let mut inner = self.begin()?;
+            match inner.query(sql, values) {
+                Ok(rows) => break inner.commit().map(|()| rows),
+                Err(fault) if fault.cause().code == LOCK_NOT_AVAILABLE && attempt < LOCK_ATTEMPTS => {
+                    drop(inner);
+                    thread::park_timeout(LOCK_PAUSE * attempt);
+                    attempt += 1;
+                }
+                Err(fault) => break Err(fault),
+            }
+        };
         self.tally.lock_wait += began.elapsed();
         rows
     }

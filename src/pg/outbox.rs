@@ -1,6 +1,10 @@
 //! The outbox: what is to be published of a transaction is a row of it, and goes once it is acknowledged. Who reads it
 //! reads what is committed and nothing else.
 
+use std::time::Duration;
+
+use postgres::Row;
+
 use super::{Session, Work};
 use crate::fault::Fault;
 use crate::record::Partition;
@@ -43,34 +47,37 @@ pub fn put<'a>(
     }
 }
 
-/// Hands the oldest rows to `publish`, and removes them when it succeeds. How many there were; none also when another
-/// instance is at it.
-pub fn take(
-    session: &mut Session,
-    flow: &str,
-    publish: impl FnOnce(&[Entry]) -> Result<(), Fault>,
-) -> Result<usize, Fault> {
+/// Whether this session may publish for the flow: one does at a time, over all instances. It may until it ends.
+pub fn guard(session: &mut Session, flow: &str) -> Result<bool, Fault> {
     let mut work = session.begin()?;
-    let mut is_ours = || Ok(work.query(GUARD, &[&flow])?.first().is_some_and(|row| row.get(0)));
-    if !is_ours()? {
-        return work.commit().map(|()| 0);
-    }
-    let entries: Vec<Entry> = work
-        .query(TAKE, &[&flow, &ROWS_MAX])?
-        .iter()
-        .map(|row| Entry {
-            id: row.get(0),
-            from: Partition::new(row.get::<_, String>(1), row.get(2)),
-            body: row.get(3),
-        })
-        .collect();
-    if !entries.is_empty() {
-        publish(&entries)?;
-        let ids: Vec<i64> = entries.iter().map(|entry| entry.id).collect();
-        work.execute(DROP, &[&ids])?;
-    }
+    let is_ours = work.query(GUARD, &[&flow])?.first().is_some_and(|row| row.get(0));
+    work.commit().map(|()| is_ours)
+}
+
+/// The oldest rows, in order, and the age of the first.
+pub fn oldest(session: &mut Session, flow: &str) -> Result<(Vec<Entry>, Duration), Fault> {
+    let mut work = session.begin()?;
+    let rows = work.query(TAKE, &[&flow, &ROWS_MAX])?;
     work.commit()?;
-    Ok(entries.len())
+    let age_s: f64 = rows.first().map_or(0.0, |row| row.get(4));
+    let entry = |row: &Row| Entry {
+        id: row.get(0),
+        from: Partition::new(row.get::<_, String>(1), row.get(2)),
+        body: row.get(3),
+    };
+    // A clock may have been set back.
+    Ok((rows.iter().map(entry).collect(), Duration::from_secs_f64(age_s.max(0.0))))
+}
+
+/// They are published.
+pub fn remove(session: &mut Session, entries: &[Entry]) -> Result<(), Fault> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = entries.iter().map(|entry| entry.id).collect();
+    let mut work = session.begin()?;
+    work.execute(DROP, &[&ids])?;
+    work.commit()
 }
 
 /// Returns once all that is committed is on disk as well.

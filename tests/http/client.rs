@@ -92,6 +92,16 @@ impl Connection {
         self.read(method == "HEAD")
     }
 
+    /// JSON, under a key where there is one.
+    pub fn send(&mut self, method: &str, target: &str, key: Option<&str>, body: &str) -> Response {
+        let key = key.map_or(String::new(), |key| format!("Idempotency-Key: {key}\r\n"));
+        let length = body.len();
+        self.write(format!(
+            "{method} {target} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n{key}Content-Length: {length}\r\n\r\n{body}"
+        ));
+        self.read(false)
+    }
+
     /// True when the server has ended the connection, and said nothing more before.
     pub fn is_over(&mut self) -> bool {
         let mut rest = Vec::new();

@@ -28,9 +28,24 @@ pub type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// One record as it is, alone in its set.
 pub fn record(key: Option<&[u8]>, payload: Option<&[u8]>, headers: &Headers) -> Vec<u8> {
+    let mut out = Vec::new();
+    append(&mut out, 0, key, payload, headers);
+    set(Codec::None, 1, &out)
+}
+
+/// A set of records that have payloads only.
+pub fn records(payloads: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (number, payload) in payloads.iter().enumerate() {
+        append(&mut out, number as i64, None, Some(payload), &Headers::new());
+    }
+    set(Codec::None, payloads.len(), &out)
+}
+
+fn append(out: &mut Vec<u8>, number: i64, key: Option<&[u8]>, payload: Option<&[u8]>, headers: &Headers) {
     let mut body = vec![0]; // attributes
     long(&mut body, 0); // time and offset, as differences to those of the set
-    long(&mut body, 0);
+    long(&mut body, number);
     for part in [key, payload] {
         nullable(&mut body, part);
     }
@@ -39,10 +54,8 @@ pub fn record(key: Option<&[u8]>, payload: Option<&[u8]>, headers: &Headers) -> 
         nullable(&mut body, Some(name));
         nullable(&mut body, value.as_deref());
     }
-    let mut out = Vec::new();
-    long(&mut out, body.len() as i64);
+    long(out, body.len() as i64);
     out.extend_from_slice(&body);
-    set(Codec::None, 1, &out)
 }
 
 /// A set of `count` records whose payloads are `size` zeros each.
@@ -99,15 +112,17 @@ fn set(codec: Codec, count: usize, records: &[u8]) -> Vec<u8> {
 pub fn produce(brokers: &str, topic: &str, partition: i32, set: &[u8]) -> i64 {
     const UNKNOWN: i16 = 3;
     const NOT_LEADER: i16 = 6;
-    wait_for("a leader", Duration::from_secs(60), || match try_produce(brokers, topic, partition, set) {
-        (0, offset) => Some(offset),
-        (UNKNOWN | NOT_LEADER, _) => None,
-        (code, _) => panic!("the broker refused a set of {} bytes with code {code}", set.len()),
+    wait_for("a leader", Duration::from_secs(60), || {
+        match try_produce(brokers, topic, partition, set).expect("a broker") {
+            (0, offset) => Some(offset),
+            (UNKNOWN | NOT_LEADER, _) => None,
+            (code, _) => panic!("the broker refused a set of {} bytes with code {code}", set.len()),
+        }
     })
 }
 
 /// One produce request, version 7, and what the answer says.
-fn try_produce(brokers: &str, topic: &str, partition: i32, set: &[u8]) -> (i16, i64) {
+pub fn try_produce(brokers: &str, topic: &str, partition: i32, set: &[u8]) -> std::io::Result<(i16, i64)> {
     let text = |out: &mut Vec<u8>, text: &str| {
         out.extend_from_slice(&(text.len() as i16).to_be_bytes());
         out.extend_from_slice(text.as_bytes());
@@ -122,17 +137,18 @@ fn try_produce(brokers: &str, topic: &str, partition: i32, set: &[u8]) -> (i16, 
     request.extend_from_slice(&partition.to_be_bytes());
     request.extend_from_slice(&(set.len() as i32).to_be_bytes());
     request.extend_from_slice(set);
-    let mut broker = TcpStream::connect(brokers).expect("a broker");
-    broker.write_all(&(request.len() as i32).to_be_bytes()).expect("written");
-    broker.write_all(&request).expect("written");
+    let mut broker = TcpStream::connect(brokers)?;
+    broker.set_read_timeout(Some(Duration::from_secs(60)))?;
+    broker.write_all(&(request.len() as i32).to_be_bytes())?;
+    broker.write_all(&request)?;
     let mut size = [0; 4];
-    broker.read_exact(&mut size).expect("an answer");
+    broker.read_exact(&mut size)?;
     let mut answer = vec![0; i32::from_be_bytes(size) as usize];
-    broker.read_exact(&mut answer).expect("the whole answer");
+    broker.read_exact(&mut answer)?;
     // Behind the number, the counts, the topic's name and the partition.
     let rest = &answer[4 + 4 + 2 + topic.len() + 4 + 4..];
     let offset = i64::from_be_bytes(rest[2..10].try_into().expect("eight bytes"));
-    (i16::from_be_bytes([rest[0], rest[1]]), offset)
+    Ok((i16::from_be_bytes([rest[0], rest[1]]), offset))
 }
 
 /// CRC-32 with the bits of a polynomial turned round.

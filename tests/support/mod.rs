@@ -111,11 +111,16 @@ impl Instance {
     }
 
     pub fn signal(&self, name: &str) {
-        assert!(self.try_signal(name), "kill -{name}");
+        assert!(self.send_signal(name), "kill -{name}");
     }
 
-    /// The same to a process that may be gone: whether it was there.
-    pub fn try_signal(&self, name: &str) -> bool {
+    /// The same to a process that may be gone: whether it was there. The number of one that has been waited for may be
+    /// a stranger's by now.
+    pub fn try_signal(&mut self, name: &str) -> bool {
+        matches!(self.child.try_wait(), Ok(None)) && self.send_signal(name)
+    }
+
+    fn send_signal(&self, name: &str) -> bool {
         let mut kill = Command::new("kill");
         kill.args([&format!("-{name}"), &self.child.id().to_string()]).stderr(Stdio::null());
         kill.status().is_ok_and(|status| status.success())
@@ -161,6 +166,19 @@ impl Instance {
 
     pub fn json(&self, path: &str) -> Option<serde_json::Value> {
         serde_json::from_str(&self.get(path)?.1).ok()
+    }
+
+    /// The first value of a metric.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").filter(|(status, _)| *status == 200)?;
+        let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        text.lines().find(is_it)?.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// Until it has partitions to read: one that has none is no loss to anybody.
+    pub fn wait_assigned(&self) {
+        let is_assigned = || self.metric("sluicegate_partitions_assigned").filter(|count| *count > 0.0);
+        wait_for("partitions", Duration::from_secs(60), is_assigned);
     }
 
     pub fn is_ready(&self) -> bool {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"peers/internal/group"
 	"peers/internal/status"
 )
 
@@ -59,36 +60,9 @@ func consume(all, reading context.Context, job *status.Job) error {
 		defer func() { _ = conn.Close(all) }()
 		h.conns = append(h.conns, conn)
 	}
-	config := sarama.NewConfig()
-	config.Version = sarama.V2_8_0_0
-	config.Consumer.Offsets.Initial = sarama.OffsetOldest
-	config.Consumer.Offsets.AutoCommit.Enable = false
-	config.Consumer.Return.Errors = true
-	config.Consumer.MaxProcessingTime = 5 * time.Second // a claim may wait for the workers without being unsubscribed
-	config.Consumer.Fetch.Default = 64 << 10            // far more than the workers get through meanwhile
-	group, err := sarama.NewConsumerGroup(job.Brokers, job.Group, config)
-	if err != nil {
-		return err
-	}
-	var errs sync.WaitGroup
-	var failed error
-	errs.Go(func() {
-		for err := range group.Errors() { // a commit that was refused, too
-			failed = err
-			job.Fail(err)
-		}
+	return group.Consume(reading, job, h, func(config *sarama.Config) {
+		config.Consumer.Fetch.Default = 64 << 10 // far more than the workers get through meanwhile
 	})
-	for reading.Err() == nil {
-		if err := group.Consume(reading, []string{job.Topic}, h); err != nil {
-			job.Fail(err)
-		}
-	}
-	err = group.Close()
-	errs.Wait()
-	if failed != nil {
-		return failed
-	}
-	return err
 }
 
 // Setup starts the session's workers, and the commits of the offsets that they mark.
@@ -101,18 +75,7 @@ func (h *handler) Setup(session sarama.ConsumerGroupSession) error {
 			}
 		})
 	}
-	h.workers.Go(func() {
-		ticker := time.NewTicker(status.CommitEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-session.Context().Done():
-				return
-			case <-ticker.C:
-				session.Commit()
-			}
-		}
-	})
+	h.workers.Go(func() { group.Commit(session) })
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/linkedin/goavro/v2"
 
+	"peers/internal/group"
 	"peers/internal/status"
 )
 
@@ -45,38 +46,11 @@ func consume(all, reading context.Context, job *status.Job) error {
 		defer sink.Close(all)
 		h.sinks = append(h.sinks, sink)
 	}
-	config := sarama.NewConfig()
-	config.Version = sarama.V2_8_0_0
-	config.Consumer.Offsets.Initial = sarama.OffsetOldest
-	config.Consumer.Offsets.AutoCommit.Enable = false
-	config.Consumer.Return.Errors = true
-	config.Consumer.MaxWaitTime = status.Linger
-	config.Consumer.MaxProcessingTime = 5 * time.Second // a claim may wait for COPY without being unsubscribed
-	config.Consumer.Fetch.Min = 64 << 10
-	config.Consumer.Fetch.Default = 512 << 10
-	group, err := sarama.NewConsumerGroup(job.Brokers, job.Group, config)
-	if err != nil {
-		return err
-	}
-	var errs sync.WaitGroup
-	var failed error
-	errs.Go(func() {
-		for err := range group.Errors() { // a commit that was refused, too
-			failed = err
-			job.Fail(err)
-		}
+	return group.Consume(reading, job, h, func(config *sarama.Config) {
+		config.Consumer.MaxWaitTime = status.Linger
+		config.Consumer.Fetch.Min = 64 << 10
+		config.Consumer.Fetch.Default = 512 << 10
 	})
-	for reading.Err() == nil {
-		if err := group.Consume(reading, []string{job.Topic}, h); err != nil {
-			job.Fail(err)
-		}
-	}
-	err = group.Close()
-	errs.Wait()
-	if failed != nil {
-		return failed
-	}
-	return err
 }
 
 // Setup starts the session's writers, and the commits of the offsets that they mark.
@@ -91,18 +65,7 @@ func (h *handler) Setup(session sarama.ConsumerGroupSession) error {
 			}
 		})
 	}
-	h.writers.Go(func() {
-		ticker := time.NewTicker(status.CommitEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-session.Context().Done():
-				return
-			case <-ticker.C:
-				session.Commit()
-			}
-		}
-	})
+	h.writers.Go(func() { group.Commit(session) })
 	return nil
 }
 

@@ -121,13 +121,17 @@ pub fn line(results: &Results) -> Option<String> {
     };
     let over = |other: Contender| median(ratios(runs.iter(), Contender::Sluicegate.name(), other.name()));
     let (us, quiet, raw) = (of(Contender::Sluicegate)?, of(Contender::NoEvents)?, over(Contender::RawCopy)?);
+    let told = runs.iter().filter(|run| run.contender == Contender::Sluicegate.name());
+    let told = median(told.filter_map(|run| run.told_per_s))?;
     let seed = over(Contender::Seed).map_or(String::new(), |seed| {
         format!(" That is {seed:.0} times one transaction for each order with `SELECT ... FOR UPDATE` and {SEED_WORKERS} workers.")
     });
     Some(format!(
-        "Orders, 90% of them for one product: {} reserved per second with events to three topics, {} without; {raw:.2} of raw COPY\n\
-         of finished rows with the same indexes ({} orders).{seed}\n",
+        "Orders, 90% of them for one product: {} reserved per second while their events go to three topics,\n\
+         the last of them at {} orders per second, or {} without events; {raw:.2} of raw COPY of finished rows with the same indexes\n\
+         ({} orders).{seed}\n",
         thousands(us),
+        thousands(told),
         thousands(quiet),
         grouped(load.rows),
     ))

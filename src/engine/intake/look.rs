@@ -39,7 +39,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
         self.unanswered = Some(now);
         match self.source.renew() {
             Ok(()) => {
-                log::error!("the client had lost its way to the brokers; another one has taken its place");
+                log::error!(flow = self.track.flow.as_str(); "the client had lost its way to the brokers; another one has taken its place");
                 self.unanswered = None;
             }
             Err(fault) => self.track.troubled(Side::Source, fault.cause()),
@@ -73,7 +73,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
         let topics: BTreeSet<Arc<str>> = self.running.keys().map(|partition| partition.topic.clone()).collect();
         for topic in topics {
             if self.is_another_topic(&topic) {
-                log::error!("topic {topic} is not the one that was claimed");
+                log::error!(flow = self.track.flow.as_str(), topic = &*topic; "the topic is not the one that was claimed");
                 let its = |partition: &&Partition| partition.topic == topic;
                 let partitions: Vec<Partition> = self.running.keys().filter(its).cloned().collect();
                 self.claim_again(partitions, Duration::ZERO);
@@ -98,7 +98,8 @@ impl<K: Source, S: Sink> Intake<K, S> {
             }
         }
         for partition in &stalled {
-            log::error!("{partition}: gives nothing and is behind its end; it is opened again");
+            let (flow, Partition { topic, id }) = (self.track.flow.as_str(), partition);
+            log::error!(flow, topic = &**topic, partition = id; "gives nothing and is behind its end; it is opened again");
             self.track.stalls_repaired.add(1);
         }
         self.claim_again(stalled, Duration::ZERO);
@@ -120,7 +121,8 @@ impl<K: Source, S: Sink> Intake<K, S> {
         let lost = claims.iter().zip(held).filter(|(_, held)| !held).map(|((claim, _), _)| claim.partition.clone());
         let lost: Vec<Partition> = lost.collect();
         for partition in &lost {
-            log::warn!("{partition}: the ledger stands elsewhere; it is claimed again");
+            let (flow, Partition { topic, id }) = (self.track.flow.as_str(), partition);
+            log::warn!(flow, topic = &**topic, partition = id; "the ledger stands elsewhere; it is claimed again");
         }
         self.claim_again(lost, FENCED_PAUSE);
     }

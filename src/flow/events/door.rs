@@ -157,7 +157,7 @@ impl Door {
 type Read<'a> = (Vec<&'a RawValue>, bool, Option<&'a str>);
 
 fn read(call: &Call) -> Result<Read<'_>, Answer> {
-    call.check_json()?;
+    call.expect_json()?;
     let key = call.key()?;
     let cure = "send an object, or a list of 1 to 1000 objects";
     let invalid = |message: String| Answer::error(400, "request_invalid", message, cure);

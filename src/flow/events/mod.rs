@@ -136,12 +136,22 @@ impl Events {
         repeats: &[bool],
     ) -> Result<Vec<Step>, Fault> {
         let (steps, failures) = self.handle_all(work, group, holds, repeats)?;
+        let fate = |index: usize| failures.get(&index).unwrap_or(&group.row(index).fate);
+        if group.is_replay() {
+            // The letter is there already, and stays open.
+            let again = (0..steps.len()).find_map(|index| match fate(index) {
+                Fate::Transient(cause) | Fate::Permanent(cause) => Some(cause.clone()),
+                Fate::Handled | Fate::Dropped => None,
+            });
+            if let Some(cause) = again {
+                return Err(Fault::Reject(cause));
+            }
+        }
         let now_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64;
         let messages = group.batches.iter().map(|_| Messages::default()).collect();
         let mut told = Told { messages, letters: Vec::new() };
         for (index, step) in steps.iter().enumerate() {
-            let fate = failures.get(&index).unwrap_or(&group.row(index).fate);
-            match (step, fate) {
+            match (step, fate(index)) {
                 (Step::Processed, _) => self.forward(group, index, &mut told),
                 (Step::Retried, Fate::Transient(cause)) => self.again(group, index, cause, now_ms, &mut told),
                 (Step::Dead, Fate::Transient(cause) | Fate::Permanent(cause)) => {
@@ -410,8 +420,14 @@ impl<'a> Group<'a> {
         (batch == self.batches.len()).then_some(row)
     }
 
+    /// None of a letter's record: its id was remembered when it was set aside, and what is applied once is the letter.
     fn ids(&self) -> impl Iterator<Item = Option<Id>> {
-        (0..self.len()).map(|index| self.row(index).id)
+        let is_replay = self.is_replay();
+        (0..self.len()).map(move |index| self.row(index).id.filter(|_| !is_replay))
+    }
+
+    fn is_replay(&self) -> bool {
+        self.batches.iter().any(|batch| batch.is_replay())
     }
 
     /// The ids of those that will not come again.

@@ -55,17 +55,19 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// `database`: from `books::database`. Its tables are the flow's, and `books::CREATE`.
+    /// `database`: from `books::database`. Its tables are the flow's, and `books::CREATE`. `tells`: whether others hear of
+    /// what is cancelled and restocked; then there is an outbox as well.
     pub fn new(
         outlet: Arc<dyn Outlet>,
         database: Database,
         topic: &str,
         orders_table: &str,
         inventory_table: &str,
+        tells: bool,
         track: Arc<Track>,
     ) -> Self {
         let acceptance = Acceptance::new(outlet, topic, track);
-        Desk { acceptance, books: Books::new(database, orders_table, inventory_table) }
+        Desk { acceptance, books: Books::new(database, orders_table, inventory_table, tells) }
     }
 
     fn order(&self, call: &Call, reply: Reply) {

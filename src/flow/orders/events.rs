@@ -3,8 +3,8 @@
 //!
 //! | topic | key | one message for |
 //! | --- | --- | --- |
-//! | `orders-validated` | customer | each order, reserved or rejected |
-//! | `orders-warehouse` | customer | each reserved order |
+//! | `orders-validated` | customer | each order, reserved or rejected, and each that is cancelled |
+//! | `orders-warehouse` | customer | each reserved order, and each that is cancelled |
 //! | `orders-inventory` | product | each row of the inventory that a transaction changed |
 
 use std::io::Write;
@@ -35,6 +35,7 @@ const CHANGE: u8 = 0;
 const RESERVED: u8 = 1;
 const REJECTED_UNKNOWN: u8 = 2;
 const REJECTED_STOCK: u8 = 3;
+const CANCELLED: u8 = 4;
 
 impl Packed {
     /// `taken`: how much of the shelf this transaction reserved.
@@ -60,6 +61,13 @@ impl Packed {
         });
         out.extend_from_slice(&offset.to_be_bytes());
         out.extend_from_slice(fields);
+    }
+
+    /// An order that had been reserved before. `fields` as in `order`.
+    pub fn cancelled(&mut self, fields: &[u8]) {
+        self.0.push(CANCELLED);
+        self.0.extend_from_slice(&0i64.to_be_bytes());
+        self.0.extend_from_slice(fields);
     }
 
     pub fn into_body(self) -> Vec<u8> {
@@ -140,6 +148,7 @@ fn show_order(
         RESERVED => ("reserved", None),
         REJECTED_UNKNOWN => ("rejected", Some(Reason::UnknownProduct)),
         REJECTED_STOCK => ("rejected", Some(Reason::InsufficientStock)),
+        CANCELLED => ("cancelled", None),
         _ => return None,
     };
     let offset = body.number()?;
@@ -176,6 +185,9 @@ fn show_order(
     }
     made.payload.push(b'}');
     let (payload, source) = (Some(made.payload.as_slice()), Some(made.source.as_str()));
+    if kind == CANCELLED {
+        see(Message { topic: &topics.warehouse, key, payload, source, headers: &[] });
+    }
     see(Message { topic: &topics.validated, key, payload, source, headers: &[] });
     Some(())
 }
@@ -197,6 +209,7 @@ mod tests {
         packed.change("P1", Shelf { bucket: 1, available: 8, reserved: 2 }, 2, 40);
         packed.order(40, Verdict::Reserved { bucket: 1 }, rows.fields(0));
         packed.order(41, Verdict::Rejected(Reason::InsufficientStock), rows.fields(0));
+        packed.cancelled(rows.fields(0));
         let body = packed.into_body();
 
         let topics = Topics { validated: "v".into(), inventory: "i".into(), warehouse: "w".into() };
@@ -230,6 +243,8 @@ mod tests {
                     &format!("{order},\"status\":\"rejected\",\"reason\":\"insufficient_stock\"}}"),
                     "orders-placed/3/41"
                 ],
+                ["w", "C\"1", &format!("{order},\"status\":\"cancelled\"}}"), "orders-placed/3/0"],
+                ["v", "C\"1", &format!("{order},\"status\":\"cancelled\"}}"), "orders-placed/3/0"],
             ]
         );
         for len in 1..body.len() {

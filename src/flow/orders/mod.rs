@@ -17,7 +17,6 @@ pub mod stock;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use postgres::types::ToSql;
 use uuid::Uuid;
@@ -34,14 +33,10 @@ use crate::fault::Fault;
 use crate::flow::{Flow, Sample};
 use crate::outlet::Message;
 use crate::pg::copy::timestamp_us;
-use crate::pg::{LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION, Work, outbox, quoted};
+use crate::pg::{UNIQUE_VIOLATION, Work, outbox, quoted};
 use crate::record::{Partition, Record};
 
 pub const NAME: &str = "orders";
-
-/// With NOWAIT: so many attempts, each with a longer pause after it, about a quarter of a second in all.
-const LOCK_ATTEMPTS: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_micros(200);
 
 pub struct Orders {
     sql: Sql,
@@ -124,22 +119,13 @@ impl Orders {
             return Ok(group.stock(&[]));
         }
         let wanted: [&(dyn ToSql + Sync); 2] = [&products, &buckets];
-        let mut attempt = 1;
-        loop {
-            let mut inner = work.begin()?;
-            match inner.lock(&self.sql.lock, &wanted) {
-                Ok(rows) => {
-                    inner.commit()?;
-                    return Ok(group.stock(&rows));
-                }
-                Err(fault) if !self.waits && fault.cause().code == LOCK_NOT_AVAILABLE && attempt < LOCK_ATTEMPTS => {
-                    drop(inner);
-                    std::thread::park_timeout(LOCK_PAUSE * attempt);
-                    attempt += 1;
-                }
-                Err(fault) => return Err(fault),
-            }
-        }
+        let rows = match self.waits {
+            // In no savepoint of its own: when one is released, whoever waits for its locks waits for the whole
+            // transaction, also when a savepoint around it gives them back. It and we could then wait for each other.
+            true => work.lock(&self.sql.lock, &wanted)?,
+            false => work.lock_nowait(&self.sql.lock, &wanted)?,
+        };
+        Ok(group.stock(&rows))
     }
 
     fn copy(&self, work: &mut Work<'_>, group: &Group<'_>, verdicts: &[Verdict]) -> Result<(), Fault> {
@@ -356,7 +342,7 @@ impl Flow for Orders {
             Fault::reject("orders.no_payload", "the record has no payload, and an order is not deleted but cancelled")
         })?;
         let order = Order::read(payload).map_err(|flaws| {
-            let text = flaws.iter().map(Flaw::to_string).collect::<Vec<_>>().join("; ");
+            let text = flaws.iter().map(Flaw::discreet).collect::<Vec<_>>().join("; ");
             Fault::reject("orders.invalid", text)
         })?;
         let created_at_us = record.timestamp_ms.and_then(timestamp_us).ok_or_else(|| {

@@ -40,20 +40,43 @@ pub struct Order<'a> {
 pub struct Flaw {
     /// Empty where it is about the whole.
     pub field: &'static str,
-    pub rule: String,
+    /// As it was written, shortened.
+    value: Option<String>,
+    rule: String,
 }
 
 impl Flaw {
-    fn new(field: &'static str, rule: impl Into<String>) -> Self {
-        Flaw { field, rule: rule.into() }
+    pub fn new(field: &'static str, rule: impl Into<String>) -> Self {
+        Flaw { field, value: None, rule: rule.into() }
+    }
+
+    fn of(field: &'static str, value: &str, rule: impl Into<String>) -> Self {
+        Flaw { field, value: Some(shown(value)), rule: rule.into() }
+    }
+
+    /// What is wrong, in the words for whoever wrote the value.
+    pub fn told(&self) -> String {
+        match &self.value {
+            Some(value) => format!("is {value}; {}", self.rule),
+            None => self.rule.clone(),
+        }
+    }
+
+    /// The same for everybody else: a letter's reason is logged and listed, and repeats nothing of its record.
+    pub fn discreet(&self) -> String {
+        match self.field {
+            "" => self.rule.clone(),
+            field if self.value.is_some() => format!("{field}: {}", self.rule),
+            field => format!("{field} {}", self.rule),
+        }
     }
 }
 
 impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.field {
-            "" => self.rule.fmt(f),
-            field => write!(f, "{field} {}", self.rule),
+            "" => self.told().fmt(f),
+            field => write!(f, "{field} {}", self.told()),
         }
     }
 }
@@ -77,7 +100,10 @@ impl<'a> Written<'a> {
     fn read(json: &'a [u8]) -> Result<Self, Vec<Flaw>> {
         // Of a list serde would take the fields in their order.
         let is_object = json.trim_ascii_start().starts_with(b"{");
-        let rule = match serde_json::from_slice(json) {
+        // Fields that are passed over would not be looked at.
+        let text = std::str::from_utf8(json)
+            .map_err(|error| vec![Flaw::new("", format!("is not UTF-8 behind byte {}", error.valid_up_to()))])?;
+        let rule = match serde_json::from_str(text) {
             Ok(written) if is_object => return Ok(written),
             Err(error) if error.classify() != serde_json::error::Category::Data => format!("is not JSON: {error}"),
             // Its words repeat what was there in place of an object, however long that is.
@@ -137,7 +163,7 @@ pub(super) fn text(out: &mut Vec<u8>, value: &str) {
 
 fn order_id(raw: Option<&RawValue>) -> Result<Uuid, Flaw> {
     let text: Cow<'_, str> = string("order_id", raw)?;
-    Uuid::try_parse(&text).map_err(|_| Flaw::new("order_id", format!("is {}, which is no UUID", shown(&text))))
+    Uuid::try_parse(&text).map_err(|_| Flaw::of("order_id", &text, "a UUID is expected"))
 }
 
 fn id<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<Cow<'a, str>, Flaw> {
@@ -147,9 +173,8 @@ fn id<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<Cow<'a, str>
         return Err(Flaw::new(field, format!("has {chars} characters; 1 to {ID_CHARS_MAX} are allowed")));
     }
     if text.trim().len() != text.len() || text.chars().any(char::is_control) {
-        let rule =
-            format!("is {}; it may neither begin nor end with a space, nor hold control characters", shown(&text));
-        return Err(Flaw::new(field, rule));
+        let rule = "it may neither begin nor end with a space, nor hold control characters";
+        return Err(Flaw::of(field, &text, rule));
     }
     Ok(text)
 }
@@ -160,17 +185,15 @@ fn string<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<Cow<'a, 
     let plain = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|text| !text.contains('\\'));
     match plain {
         Some(text) => Ok(Cow::Borrowed(text)),
-        None => serde_json::from_str(json)
-            .map(Cow::Owned)
-            .map_err(|_| Flaw::new(field, format!("is {}; a string is expected", shown(json)))),
+        None => serde_json::from_str(json).map(Cow::Owned).map_err(|_| Flaw::of(field, json, "a string is expected")),
     }
 }
 
 fn quantity(raw: Option<&RawValue>) -> Result<i32, Flaw> {
     let json = raw.ok_or_else(|| Flaw::new("quantity", "is missing"))?.get();
     let number = json.parse().ok().filter(|number| (1..=QUANTITY_MAX).contains(number));
-    let rule = || format!("is {}; a whole number from 1 to {QUANTITY_MAX} is expected", shown(json));
-    number.ok_or_else(|| Flaw::new("quantity", rule()))
+    let rule = || format!("a whole number from 1 to {QUANTITY_MAX} is expected");
+    number.ok_or_else(|| Flaw::of("quantity", json, rule()))
 }
 
 /// A value in a message: short, and without control characters.
@@ -190,12 +213,12 @@ impl Amount {
     }
 
     /// A JSON number, or a string that holds one: both are common for money.
-    fn read(raw: Option<&RawValue>) -> Result<Amount, Flaw> {
+    pub fn read(raw: Option<&RawValue>) -> Result<Amount, Flaw> {
         let json = raw.ok_or_else(|| Flaw::new("amount", "is missing"))?.get();
         let digits = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(json);
         Amount::parse(digits).ok_or_else(|| {
-            let rule = format!("is {}; 0 to {} with at most two places is expected", shown(json), Amount::MAX);
-            Flaw::new("amount", rule)
+            let rule = format!("0 to {} with at most two places is expected", Amount::MAX);
+            Flaw::of("amount", json, rule)
         })
     }
 
@@ -294,6 +317,16 @@ mod tests {
                 "amount is -1; 0 to 999999999999.99 with at most two places is expected",
             ]
         );
+        let flaws_of = r#"{"customer_id":" a","product_id":7,"quantity":"b","amount":"c","order_id":"d"}"#;
+        let discreet: Vec<String> = Order::read(flaws_of.as_bytes()).unwrap_err().iter().map(Flaw::discreet).collect();
+        let expected = [
+            "order_id: a UUID is expected",
+            "customer_id: it may neither begin nor end with a space, nor hold control characters",
+            "product_id: a string is expected",
+            "quantity: a whole number from 1 to 1000000 is expected",
+            "amount: 0 to 999999999999.99 with at most two places is expected",
+        ];
+        assert_eq!(discreet, expected, "nothing of the record is in what others are told");
         assert_eq!(flaws("{}").len(), 4);
         for (json, begin) in [
             ("[]", "must be an object"),
@@ -306,7 +339,7 @@ mod tests {
         }
         let long = flaws(&format!("\"{}\"", "x".repeat(1000)));
         assert!(long[0].len() < 100, "{long:?}");
-        assert!(Order::read(b"{\"order_id\":\"x\"}").unwrap_err()[0].to_string().contains("no UUID"));
+        assert!(Order::read(b"{\"order_id\":\"x\"}").unwrap_err()[0].to_string().contains("is x; a UUID is expected"));
     }
 
     #[test]

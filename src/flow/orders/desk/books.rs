@@ -10,14 +10,21 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::fault::Fault;
+use crate::flow::orders::events::Packed;
+use crate::flow::orders::order::{Amount, Order, Wish};
+use crate::flow::orders::stock::Shelf;
+use crate::flow::orders::{NAME, OrderRows, named};
 use crate::ops::service::WAITING_THREADS;
-use crate::pg::{Database, MakeTlsConnector, Session, SessionOptions, Work, quoted};
+use crate::pg::{Database, MakeTlsConnector, Session, SessionOptions, Work, outbox};
+use crate::record::Partition;
 
 /// The table of restocks, which stands beside those of the flow.
 pub const CREATE: &str = include_str!("../../../../sql/orders/create_restocks.sql");
 const NOTE: &str = include_str!("../../../../sql/orders/note.sql");
 const RECALL: &str = include_str!("../../../../sql/orders/recall.sql");
 
+/// Where new stock comes.
+const FIRST_BUCKET: i16 = 0;
 /// Products in one list.
 pub const LIST_MAX: usize = 1000;
 /// For a session: a server that is away is told of, not waited for.
@@ -67,6 +74,8 @@ pub enum Restock {
 
 pub struct Books {
     database: Database,
+    /// Whether others are told, in the transaction of the change.
+    tells: bool,
     inventory: String,
     show: String,
     hold: String,
@@ -91,11 +100,11 @@ pub fn database(mut target: postgres::Config, tls: MakeTlsConnector) -> Database
 }
 
 impl Books {
-    pub fn new(database: Database, orders: &str, inventory: &str) -> Self {
-        let (orders_quoted, inventory_quoted) = (quoted(orders), quoted(inventory));
-        let named = |sql: &str| sql.replace("{orders}", &orders_quoted).replace("{inventory}", &inventory_quoted);
+    pub fn new(database: Database, orders: &str, inventory: &str, tells: bool) -> Self {
+        let named = |sql: &str| named(sql, orders, inventory);
         Books {
             database,
+            tells,
             inventory: inventory.to_owned(),
             show: named(include_str!("../../../../sql/orders/show.sql")),
             hold: named(include_str!("../../../../sql/orders/hold.sql")),
@@ -130,10 +139,15 @@ impl Books {
             work.query(&self.hold, &place)?;
             if work.execute(&self.cancel, &[&order_id])? == 1 {
                 let quantity = i64::from(order.quantity);
-                if work.execute(&self.give_back, &[place[0], place[1], &quantity])? == 0 {
+                let given_back = work.query(&self.give_back, &[place[0], place[1], &quantity])?;
+                let Some(shelf) = given_back.first().map(|row| shelf(bucket, row)) else {
                     let text = format!("order {order_id}: there is no bucket {bucket} of its product any more");
                     return Err(Fault::stop("orders.no_bucket", text));
-                }
+                };
+                let mut told = Packed::default();
+                told.change(&order.product_id, shelf, -quantity, 0);
+                told.cancelled(&order.fields(order_id)?);
+                self.tell(&mut work, format!("cancelled/{order_id}"), told)?;
                 work.commit()?;
             } else {
                 // Somebody else was first.
@@ -152,10 +166,14 @@ impl Books {
                 None => true,
             };
             if is_new {
-                if work.execute(&self.restock, &[&product_id, &quantity])? == 0 {
+                let restocked = work.query(&self.restock, &[&product_id, &quantity])?;
+                let Some(shelf) = restocked.first().map(|row| shelf(FIRST_BUCKET, row)) else {
                     // Nothing is kept of a key under which nothing was done.
                     return Ok(Restock::NoProduct);
-                }
+                };
+                let mut told = Packed::default();
+                told.change(product_id, shelf, 0, 0);
+                self.tell(&mut work, format!("restocked/{}", Uuid::now_v7()), told)?;
             } else {
                 let noted: i64 = match work.query(RECALL, &[&self.inventory, &product_id, &key])?.first() {
                     Some(row) => row.get(0),
@@ -173,6 +191,15 @@ impl Books {
         })
     }
 
+    /// `from` is a name that no other change has.
+    fn tell(&self, work: &mut Work<'_>, from: String, told: Packed) -> Result<(), Fault> {
+        if !self.tells {
+            return Ok(());
+        }
+        let from = Partition::new(from, 0);
+        outbox::put(work, NAME, std::iter::once((&from, 0, told.into_body())))
+    }
+
     fn show(&self, work: &mut Work<'_>, order_id: Uuid) -> Result<Option<Written>, Fault> {
         work.query(&self.show, &[&order_id])?.first().map(written).transpose()
     }
@@ -187,6 +214,29 @@ impl Books {
             }
         }
     }
+}
+
+impl Written {
+    /// As the flow packs them.
+    fn fields(&self, order_id: Uuid) -> Result<Vec<u8>, Fault> {
+        let amount = Amount::read(Some(&self.amount))
+            .map_err(|flaw| Fault::stop("orders.amount", format!("order {order_id}: {flaw}")))?;
+        let wish = Wish {
+            customer_id: self.customer_id.as_str().into(),
+            product_id: self.product_id.as_str().into(),
+            quantity: self.quantity,
+            amount,
+        };
+        let mut rows = OrderRows::default();
+        // When it was made is not told.
+        rows.add(&Order { order_id, wish }, 0);
+        Ok(rows.fields(0).to_vec())
+    }
+}
+
+/// What is on it now.
+fn shelf(bucket: i16, row: &Row) -> Shelf {
+    Shelf { bucket, available: row.get(0), reserved: row.get(1) }
 }
 
 fn written(row: &Row) -> Result<Written, Fault> {

@@ -26,7 +26,7 @@ pub fn order_id(call: &Call) -> Result<Uuid, Answer> {
 }
 
 pub fn wish(call: &Call) -> Result<Wish<'_>, Answer> {
-    call.check_json()?;
+    call.expect_json()?;
     Wish::read(&call.body).map_err(|flaws| {
         let found: Vec<Found> = flaws.into_iter().map(|flaw| Found { index: None, flaw }).collect();
         invalid("the order is not taken", &found)
@@ -35,8 +35,8 @@ pub fn wish(call: &Call) -> Result<Wish<'_>, Answer> {
 
 /// All of them, or what is wrong with each.
 pub fn wishes(call: &Call) -> Result<Vec<Wish<'_>>, Answer> {
-    call.check_json()?;
-    let whole = |rule: String| invalid("no order is taken", &[Found { index: None, flaw: Flaw { field: "", rule } }]);
+    call.expect_json()?;
+    let whole = |rule: String| invalid("no order is taken", &[Found { index: None, flaw: Flaw::new("", rule) }]);
     let written: Vec<&RawValue> = serde_json::from_slice(&call.body).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => whole("must be a list of orders".into()),
         _ => whole(format!("is not JSON: {error}")),
@@ -64,12 +64,12 @@ pub fn restock_quantity(call: &Call) -> Result<i64, Answer> {
         #[serde(borrow)]
         quantity: Option<&'a RawValue>,
     }
-    call.check_json()?;
+    call.expect_json()?;
     let restock: Option<Restock<'_>> = serde_json::from_slice(&call.body).ok();
     let written = restock.and_then(|restock| restock.quantity).map_or("", RawValue::get);
     written.parse().ok().filter(|quantity| (1..=RESTOCK_MAX).contains(quantity)).ok_or_else(|| {
         let rule = format!("must be a whole number from 1 to {RESTOCK_MAX}, in an object");
-        invalid("nothing is added", &[Found { index: None, flaw: Flaw { field: "quantity", rule } }])
+        invalid("nothing is added", &[Found { index: None, flaw: Flaw::new("quantity", rule) }])
     })
 }
 
@@ -79,13 +79,13 @@ fn invalid(message: &str, found: &[Found]) -> Answer {
         #[serde(skip_serializing_if = "Option::is_none")]
         index: Option<usize>,
         field: &'a str,
-        rule: &'a str,
+        rule: String,
     }
     #[derive(Serialize)]
     struct Lines<'a> {
         flaws: Vec<Line<'a>>,
     }
-    let lines = found.iter().map(|Found { index, flaw }| Line { index: *index, field: flaw.field, rule: &flaw.rule });
+    let lines = found.iter().map(|Found { index, flaw }| Line { index: *index, field: flaw.field, rule: flaw.told() });
     let lines = Lines { flaws: lines.collect() };
     let cure = "put right what is listed under flaws, and send it again";
     Answer::error_with(400, "request_invalid", message, cure, &lines)

@@ -52,7 +52,7 @@ fn desk() -> (Arc<Broker>, Desk) {
     let nowhere: postgres::Config = "postgres://nobody@127.0.0.1:1/nothing".parse().unwrap();
     let database = books::database(nowhere, postgres_openssl::MakeTlsConnector::new(tls));
     let track = Track::new("orders");
-    (broker.clone(), Desk::new(broker, database, "orders-placed", "orders", "inventory", track))
+    (broker.clone(), Desk::new(broker, database, "orders-placed", "orders", "inventory", true, track))
 }
 
 /// An answer, now or later.

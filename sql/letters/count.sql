@@ -1,0 +1,3 @@
+SELECT count(*), coalesce(max(id), 0)
+FROM sluicegate_letters
+WHERE {filter}

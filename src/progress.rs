@@ -1,0 +1,47 @@
+//! How far a verb of the command line is: a bar on a terminal, a plain line now and then where there is none.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Plain lines come this often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+pub struct Progress {
+    bar: ProgressBar,
+    line_at: Instant,
+    /// What is counted, and what was done to it.
+    what: &'static str,
+}
+
+impl Progress {
+    pub fn new(total: u64, what: &'static str) -> Self {
+        let bar = ProgressBar::new(total);
+        // Lines are for logs, bars are for people.
+        if !std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} {per_sec} eta {eta}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Progress { bar, line_at: Instant::now() + LINE_EVERY, what }
+    }
+
+    pub fn at(&mut self, done: u64) {
+        self.bar.set_position(done);
+        if self.bar.is_hidden() && Instant::now() >= self.line_at {
+            println!("{done} of {} {}", self.bar.length().unwrap_or_default(), self.what);
+            self.line_at += LINE_EVERY;
+        }
+    }
+
+    /// A line that stays, whatever the bar does.
+    pub fn say(&self, line: &str) {
+        // A reader that went away has seen what it wanted.
+        self.bar.suspend(|| drop(writeln!(std::io::stdout(), "{line}")));
+    }
+
+    pub fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}
