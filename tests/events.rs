@@ -5,6 +5,8 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -58,6 +60,7 @@ impl Stream {
             ("DB_URL", url.clone()),
             ("LOG_LEVEL", "debug".to_owned()),
             ("KAFKA_CONSUMER_TOPIC", topic.clone()),
+            ("KAFKA_PRODUCER_TOPIC", topic.clone()),
             ("KAFKA_CONSUMER_GROUP_ID", unique("group")),
             ("KAFKA_RETRY_TOPIC_PREFIX", format!("{topic}-retry")),
             ("KAFKA_DLQ_TOPIC", format!("{topic}-dlq")),
@@ -468,6 +471,46 @@ fn what_is_remembered_is_bounded_by_number_and_by_time() {
         stream.flush();
         (stream.number(ids) < 200).then_some(())
     });
+}
+
+fn post(instance: &Instance, path: &str, key: &str, body: &str) -> (u16, serde_json::Value) {
+    let mut stream = TcpStream::connect(("127.0.0.1", instance.port)).expect("the program listens");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {key}\r\nContent-Type: application/json\r\n");
+    write!(stream, "{head}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    (status, serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}")))
+}
+
+#[test]
+fn events_that_are_made_up_and_those_that_come_over_http_are_processed_once() {
+    let stream = Stream::new("door", "[]");
+    for acks in [("all", "true"), ("1", "false"), ("0", "false")] {
+        let mut settings = stream.settings.clone();
+        settings.extend([("KAFKA_PRODUCER_ACKS", acks.0.into()), ("KAFKA_PRODUCER_IDEMPOTENT", acks.1.into())]);
+        let mut produce = Instance::start_with(&settings, &["produce", "events", "--count", "100"]);
+        assert_eq!(produce.wait(SOON), Some(0), "{}", produce.log_text());
+    }
+    let instance = stream.start();
+    instance.wait_ready();
+    for _ in 0..2 {
+        let (status, line) = post(&instance, "/events?key=user-1&source=shop", "cart-1", r#"{"type": "one"}"#);
+        assert_eq!(
+            (status, line["message_id"].as_str(), line["status"].as_str()),
+            (202, Some("cart-1"), Some("accepted"))
+        );
+        let (status, lines) = post(&instance, "/events", "cart-2", r#"[{"type": "many"}, {"type": "many"}]"#);
+        assert_eq!((status, lines[1]["message_id"].as_str()), (202, Some("cart-2/1")));
+    }
+    assert_eq!(post(&instance, "/events", "cart-3", "[7]").0, 400);
+    stream.settle();
+    assert_eq!(stream.number("SELECT count(DISTINCT message_id) FROM events WHERE source = 'sluicegate produce'"), 300);
+    let sql = "SELECT concat_ws(' ', message_id, event_type, source, key) FROM events
+               WHERE source <> 'sluicegate produce' ORDER BY 1";
+    assert_eq!(stream.texts(sql), ["cart-1 one shop user-1", "cart-2/0 many http", "cart-2/1 many http"]);
 }
 
 /// Tables of one's own, with a place for each row in the order in which they were written.

@@ -170,7 +170,7 @@ const FLOWS: &[FlowRow] = &[
             row("retry_jitter_percent", Kind::Integer { min: 0, max: 100 }, Is("20"), &[],
                 "each of these up to so much shorter, so that what failed together comes back spread out."),
             row("producer_topic", Kind::Text(topic), Is("events"), &["KAFKA_PRODUCER_TOPIC"],
-                "Where `produce events` sends."),
+                "Where `produce events` and `POST /events` send."),
             row("producer_acks", Kind::Word(&["all", "1", "0"]), Is("all"), &["KAFKA_PRODUCER_ACKS"],
                 "Which copies a made-up record has to reach before it counts as sent: all, the leader's, or none."),
             row("producer_retries", Kind::Integer { min: 0, max: 1_000_000 }, Is("3"), &["KAFKA_PRODUCER_RETRIES"],

@@ -111,6 +111,7 @@ pub fn publishes(flow: &str) -> bool {
 /// What can be asked of a flow over HTTP, where there is something.
 pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<Arc<dyn Service>> {
     match name {
+        events::NAME => Some(Arc::new(events::Door::new(behind.outlet, config.sample_topic(), behind.track))),
         orders::NAME => {
             let database = orders::desk::books::database(behind.target.clone(), behind.tls);
             let (table, inventory) = (&config.table, &config.inventory_table);

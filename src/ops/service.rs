@@ -9,6 +9,8 @@ use super::body::Body;
 /// Threads that `Pace::Waiting` calls share. Who has a connection for each of them never waits for one.
 pub const WAITING_THREADS: usize = 4;
 
+const KEY_CHARS_MAX: usize = 255;
+
 /// How a call treats the thread that it comes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -65,6 +67,17 @@ impl Call {
             content_type: None,
             body: Body::default(),
         }
+    }
+
+    /// Its Idempotency-Key, or that this is none.
+    pub fn key(&self) -> Result<Option<&str>, Answer> {
+        let Some(key) = self.idempotency_key.as_deref() else { return Ok(None) };
+        if (1..=KEY_CHARS_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(Some(key));
+        }
+        let message = format!("Idempotency-Key has {} characters, or others than visible ASCII", key.len());
+        let cure = format!("send 1 to {KEY_CHARS_MAX} characters without a space, as a UUID is");
+        Err(Answer::error(400, "idempotency_key_invalid", message, cure))
     }
 
     /// The first value of a parameter of the query.

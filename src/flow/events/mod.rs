@@ -10,6 +10,7 @@
 //! Where the order of a key counts, what comes behind a record that failed for now waits for it (`order`).
 
 mod chain;
+mod door;
 mod order;
 mod retry;
 mod rows;
@@ -19,6 +20,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::UNIX_EPOCH;
 
 use self::chain::{Chain, Effect, fields, spread};
+pub use self::door::Door;
 use self::order::{Holds, Parked};
 use self::retry::{Messages, Origin, Retries, unfold};
 pub use self::rows::EventRows;

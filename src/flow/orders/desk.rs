@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use self::accept::{Acceptance, Line, Shape};
 use self::books::{Books, LIST_MAX, Restock, Written};
-use self::request::{key, order_id, restock_quantity, wish, wishes};
+use self::request::{order_id, restock_quantity, wish, wishes};
 use super::order::ID_CHARS_MAX;
 use crate::fault::Fault;
 use crate::ops::service::{Call, Endpoint, Pace, Reply};
@@ -71,14 +71,14 @@ impl Desk {
     }
 
     fn order(&self, call: &Call, reply: Reply) {
-        match key(call).and_then(|key| Ok((key, wish(call)?))) {
+        match call.key().and_then(|key| Ok((key, wish(call)?))) {
             Ok((key, wish)) => self.acceptance.accept(vec![wish], key, Shape::One, reply),
             Err(refusal) => reply.answer(refusal),
         }
     }
 
     fn batch(&self, call: &Call, reply: Reply) {
-        match key(call).and_then(|key| Ok((key, wishes(call)?))) {
+        match call.key().and_then(|key| Ok((key, wishes(call)?))) {
             Ok((key, wishes)) => self.acceptance.accept(wishes, key, Shape::List, reply),
             Err(refusal) => reply.answer(refusal),
         }
@@ -126,7 +126,7 @@ impl Desk {
     }
 
     fn restock(&self, call: &Call) -> Result<Answer, Answer> {
-        let (key, quantity, product) = (key(call)?, restock_quantity(call)?, &call.param);
+        let (key, quantity, product) = (call.key()?, restock_quantity(call)?, &call.param);
         let unknown = || {
             let message = format!("there is no product {product:?}");
             Answer::error(404, "product_unknown", message, "GET /inventory lists them")

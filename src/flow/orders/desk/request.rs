@@ -10,23 +10,12 @@ use crate::ops::service::Call;
 
 /// Orders in one list.
 pub const BATCH_MAX: usize = 1000;
-const KEY_CHARS_MAX: usize = 255;
 const RESTOCK_MAX: i64 = 1_000_000_000;
 
 /// A flaw, and in a list whose it is.
 struct Found {
     index: Option<usize>,
     flaw: Flaw,
-}
-
-pub fn key(call: &Call) -> Result<Option<&str>, Answer> {
-    let Some(key) = call.idempotency_key.as_deref() else { return Ok(None) };
-    if (1..=KEY_CHARS_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(Some(key));
-    }
-    let message = format!("Idempotency-Key has {} characters, or others than visible ASCII", key.len());
-    let cure = format!("send 1 to {KEY_CHARS_MAX} characters without a space, as a UUID is");
-    Err(Answer::error(400, "idempotency_key_invalid", message, cure))
 }
 
 pub fn order_id(call: &Call) -> Result<Uuid, Answer> {
