@@ -1,4 +1,4 @@
-//! The order of a key, with groups put together by hand: what no test with a broker comes to but by chance.
+//! The events flow with groups put together by hand: what a test with a broker comes to by chance alone.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sluicegate::config::Sources;
 use sluicegate::engine::{Batch, Claim, Claims, Outcome, Sink, Wanted};
-use sluicegate::flow::{Apply, Events, Flow};
+use sluicegate::flow::{Apply, Events, Fate, Flow, Replay};
 use sluicegate::pg::{Database, SessionOptions};
 use sluicegate::record::{Headers, Partition, Record};
 use sluicegate::track::Track;
@@ -77,21 +77,63 @@ fn batch<F: Flow>(sink: &Apply<F>, claim: &Arc<Claim>, first: i64, records: &[(u
     batch
 }
 
+/// Tables, and a statement that fails for one record until a gate is opened.
+fn with_gate(url: &str, number: u64, raise: &str) -> Apply<Events> {
+    let sql = format!(
+        "CREATE TABLE events (place bigint GENERATED ALWAYS AS IDENTITY, number bigint);
+         CREATE TABLE gate (is_open boolean);
+         CREATE FUNCTION look(number bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            IF number = {number} AND NOT EXISTS (SELECT FROM gate) THEN {raise}; END IF;
+         END $$"
+    );
+    connect(url).batch_execute(&sql).expect("tables");
+    let sink = events(url);
+    sink.create_tables().expect("tables");
+    sink
+}
+
+fn open_gate(url: &str) {
+    connect(url).batch_execute("INSERT INTO gate VALUES (true)").expect("opened");
+}
+
+/// In the order in which they were written.
+fn numbers(url: &str) -> Vec<i64> {
+    let rows = connect(url).query("SELECT number FROM events ORDER BY place", &[]).expect("rows");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[test]
+fn a_letter_is_replayed_once_although_its_id_is_remembered() {
+    let url = support::new_database("replay");
+    let sink = with_gate(&url, 1, "RAISE 'never'");
+    let main = claim(&sink, "events");
+    let records: Vec<_> = (0..3).map(|number| (number, headers(&number.to_string(), &[]))).collect();
+    sink.apply(&mut None, &[batch(&sink, &main, 0, &records)]).expect("applied");
+    assert_eq!(numbers(&url), [0, 2]);
+    let open = || -> Vec<i64> {
+        let rows = connect(&url).query("SELECT id FROM sluicegate_letters WHERE state = 'open'", &[]).expect("letters");
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let ids = open();
+    assert_eq!(ids.len(), 1);
+    let fates = sink.replay(&ids, false).expect("answered");
+    assert!(matches!(&fates[&ids[0]], Fate::Refused(cause) if cause.code == "pg.P0001"), "{fates:?}");
+    assert_eq!(open(), ids, "it stays open, and is no second letter");
+    let dead: i64 = connect(&url).query_one("SELECT count(*) FROM sluicegate_outbox", &[]).expect("a count").get(0);
+    assert_eq!(dead, 1, "and it is not published again");
+    open_gate(&url);
+    assert_eq!(sink.replay(&ids, false).expect("answered")[&ids[0]], Fate::Replayed);
+    assert_eq!(numbers(&url), [0, 2, 1]);
+    assert!(sink.replay(&ids, false).expect("answered").is_empty(), "only once");
+    // Whoever sends the message again is told nothing new.
+    sink.apply(&mut None, &[batch(&sink, &main, 3, &[(1, headers("1", &[]))])]).expect("applied");
+    assert_eq!((numbers(&url), open()), (vec![0, 2, 1], vec![]));
+}
+
 #[test]
 fn a_head_that_was_published_twice_and_fails_again_still_holds_back_those_behind_it() {
     let url = support::new_database("order");
-    let mut client = connect(&url);
-    client
-        .batch_execute(
-            "CREATE TABLE events (place bigint GENERATED ALWAYS AS IDENTITY, number bigint);
-             CREATE TABLE gate (is_open boolean);
-             CREATE FUNCTION look(number bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-                IF number = 1 AND NOT EXISTS (SELECT FROM gate) THEN RAISE 'busy' USING ERRCODE = '40001'; END IF;
-             END $$",
-        )
-        .expect("tables");
-    let sink = events(&url);
-    sink.create_tables().expect("tables");
+    let sink = with_gate(&url, 1, "RAISE 'busy' USING ERRCODE = '40001'");
     let (main, retry) = (claim(&sink, "events"), claim(&sink, "events-retry-1"));
     let mut session = None;
     let mut apply = |group: Vec<Batch<_>>| {
@@ -117,12 +159,8 @@ fn a_head_that_was_published_twice_and_fails_again_still_holds_back_those_behind
         batch(&sink, &retry, 0, &[(1, again()), (1, again())]),
         batch(&sink, &main, 2, &[(3, headers("3", &[]))]),
     ]);
-    let numbers = |client: &mut postgres::Client| -> Vec<i64> {
-        let rows = client.query("SELECT number FROM events ORDER BY place", &[]).expect("rows");
-        rows.iter().map(|row| row.get(0)).collect()
-    };
-    assert_eq!(numbers(&mut client), [0; 0], "they wait for the first one");
-    client.batch_execute("INSERT INTO gate VALUES (true)").expect("opened");
+    assert_eq!(numbers(&url), [0; 0], "they wait for the first one");
+    open_gate(&url);
     apply(vec![batch(&sink, &retry, 2, &[(1, again())])]);
-    assert_eq!(numbers(&mut client), [1, 2, 3]);
+    assert_eq!(numbers(&url), [1, 2, 3]);
 }
