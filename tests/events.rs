@@ -473,6 +473,30 @@ fn what_is_remembered_is_bounded_by_number_and_by_time() {
     });
 }
 
+#[test]
+fn a_record_too_large_to_be_sent_again_is_a_letter_and_keeps_nothing_waiting() {
+    let mut stream = Stream::new("large", r#"[{"kind": "fail", "transient_percent": 100}]"#);
+    // It fits into a message, and with a history it does not.
+    stream.send(None, "key", &format!(r#"{{"number": 1, "text": "{}"}}"#, "x".repeat(999_600)));
+    stream.send(None, "key", &payload(2));
+    stream.flush();
+    let _instance = stream.start();
+    stream.settle();
+    let attempts: Vec<String> = stream
+        .all(&stream.dead())
+        .iter()
+        .filter_map(|read| read.header("sluicegate-attempt").map(str::to_owned))
+        .collect();
+    assert_eq!(attempts, ["3"], "the other one was tried as often as there are topics");
+    assert_eq!(
+        stream.texts(
+            "SELECT payload ->> 'number' FROM (SELECT convert_from(payload, 'UTF8')::jsonb AS payload
+                             FROM sluicegate_letters) AS letters ORDER BY 1"
+        ),
+        ["1", "2"]
+    );
+}
+
 fn post(instance: &Instance, path: &str, key: &str, body: &str) -> (u16, serde_json::Value) {
     let mut stream = TcpStream::connect(("127.0.0.1", instance.port)).expect("the program listens");
     let head =

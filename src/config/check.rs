@@ -195,6 +195,12 @@ fn between(settled: &BTreeMap<&'static str, Effective>) -> Vec<Finding> {
         finding(idempotent.to_owned(), rule, "turn it off, or give it both".to_owned());
     }
 
+    let ordering = "flows.events.ordering";
+    if text(ordering) == Some("key") && number("flows.events.retry_max") == Some(0) {
+        let rule = "needs a retry_max of at least 1: who waits for its turn waits in a retry topic".to_owned();
+        finding(ordering.to_owned(), rule, "raise flows.events.retry_max, or write any".to_owned());
+    }
+
     let on = || keys::flows().filter(|flow| is_on(&format!("flows.{flow}.enabled")));
     if on().next().is_none() && keys::flows().all(|flow| settled.contains_key(format!("flows.{flow}.enabled").as_str()))
     {

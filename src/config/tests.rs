@@ -143,6 +143,8 @@ fn events_are_as_the_replaced_system_had_them() {
     let finding = "flows.events.producer_idempotent needs producer_acks: all and at least one of producer_retries";
     assert_eq!(findings("", &[("DB_URL", URL), ("KAFKA_PRODUCER_ACKS", "0")]), [finding]);
     assert_eq!(findings("", &[("DB_URL", URL), ("KAFKA_PRODUCER_RETRIES", "0")]), [finding]);
+    let env = [("DB_URL", URL), ("KAFKA_CONSUMER_RETRY_MAX", "0"), ("SLUICEGATE_FLOWS_EVENTS_ORDERING", "key")];
+    assert!(findings("", &env)[0].starts_with("flows.events.ordering needs a retry_max"));
 }
 
 #[test]

@@ -144,15 +144,16 @@ impl Seen {
             memory.forget();
             rows = work.query(READ, &[&self.flow, &i64::MIN])?;
         }
+        // First what goes: an id that was forgotten may be in a new row again.
+        if let Some(lowest) = rows.first().and_then(|row| row.get::<_, Option<i64>>(3)) {
+            memory.drop_before(lowest);
+        }
         for row in &rows {
             let (seq, ids): (i64, Option<&[u8]>) = (row.get(0), row.get(2));
             if let Some(ids) = ids.filter(|_| memory.newest.is_none_or(|(newest, _)| seq > newest)) {
                 memory.add(seq, ids);
                 memory.newest = Some((seq, row.get(1)));
             }
-        }
-        if let Some(lowest) = rows.first().and_then(|row| row.get::<_, Option<i64>>(3)) {
-            memory.drop_before(lowest);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::retry::Origin;
-use super::rows::{EventRows, Fate, Id};
+use super::rows::{EventRows, Fate, Id, MESSAGE_BYTES_MAX, Packed};
 use super::value::{Value, encode, native};
 use crate::config::handlers::{Column, Handler, Path, Test, Type};
 use crate::decode::json::{Paths, Places};
@@ -304,6 +304,10 @@ impl Chain {
                             return Fate::Permanent(Cause::new("events.value", format!("{} {rule}", column.path)));
                         }
                     }
+                }
+                Step::Key { .. } if Packed::read(seen.packed).is_some_and(|record| record.is_too_large()) => {
+                    let text = format!("more than {MESSAGE_BYTES_MAX} bytes cannot be forwarded");
+                    return Fate::Permanent(Cause::new("events.too_large", text));
                 }
                 Step::Key { number, from } => {
                     let value = seen.value(*from);

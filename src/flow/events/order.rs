@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::chain::Chain;
+use super::group::Group;
 use super::retry::{Messages, SOURCE, unfold};
-use super::rows::EventRows;
-use super::{Group, NAME, Step};
+use super::rows::{EventRows, MESSAGE_BYTES_MAX};
+use super::{NAME, Step};
 use crate::fault::Fault;
 use crate::outlet::Message;
 use crate::pg::Work;
@@ -59,11 +60,12 @@ impl Holds {
         for index in 0..group.len() {
             let Some(key) = group.key(index).filter(|_| holds.is_head(group, index)) else { continue };
             if seen.insert(key) {
-                let rows = work.query(PARKED, &[&NAME, &key, &(turns as i64 + 1)])?;
+                let rows = parked(work, key, turns)?;
                 for (number, row) in rows.iter().enumerate() {
-                    holds.parked.add(chain, key, row.get(0), row.get(1), number == turns)?;
+                    let is_too_many = number >= turns && number + 1 == rows.len() && !is_too_large(row);
+                    holds.parked.add(chain, key, row.get(0), row.get(1), is_too_many)?;
                 }
-                turns -= rows.len().min(turns);
+                turns = turns.saturating_sub(rows.len());
             }
         }
         Ok(holds)
@@ -74,6 +76,23 @@ impl Holds {
         let head = group.key(index).and_then(|key| self.heads.get(key));
         head.is_some_and(|head| group.row(index).origin.as_ref().is_some_and(|origin| origin.name() == *head))
     }
+}
+
+/// The oldest parked records of a key: as many as have their turn, and one more. That one has to go through a topic: where
+/// it is too large, it has its turn as well.
+fn parked(work: &mut Work<'_>, key: &[u8], turns: usize) -> Result<Vec<postgres::Row>, Fault> {
+    let mut wanted = turns + 1;
+    loop {
+        let rows = work.query(PARKED, &[&NAME, &key, &(wanted as i64)])?;
+        if rows.len() < wanted || !rows.last().is_some_and(is_too_large) {
+            return Ok(rows);
+        }
+        wanted += 1;
+    }
+}
+
+fn is_too_large(row: &postgres::Row) -> bool {
+    row.get::<_, &[u8]>(1).len() > MESSAGE_BYTES_MAX
 }
 
 impl Parked {

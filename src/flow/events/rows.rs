@@ -53,6 +53,9 @@ pub struct EventRows {
 /// What a buffer keeps for the next rows: one record of unusual size must not hold its memory for ever.
 const KEPT_BYTES_MAX: usize = 8 << 20;
 
+/// librdkafka takes a message of 1,000,000 bytes, unless it is told otherwise; a history needs room.
+pub const MESSAGE_BYTES_MAX: usize = 950_000;
+
 /// A record as it was packed.
 #[derive(Clone, Copy)]
 pub struct Packed<'a> {
@@ -65,6 +68,12 @@ impl<'a> Packed<'a> {
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut rest = Unpacked(bytes);
         Some(Packed { key: rest.optional()?, payload: rest.optional()?, headers: rest.0 })
+    }
+
+    /// A message larger than what the producer takes would keep everything behind it in the outbox for ever.
+    pub fn is_too_large(&self) -> bool {
+        let held = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        held(self.key) + held(self.payload) + self.headers.len() > MESSAGE_BYTES_MAX
     }
 
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
