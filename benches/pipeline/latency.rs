@@ -75,7 +75,7 @@ pub struct Offer<'a> {
     pub topic: &'a str,
     pub partitions: u32,
     pub settings: &'a Settings,
-    pub payload: &'a dyn Fn(u64, &mut Vec<u8>),
+    pub payload: &'a (dyn Fn(u64, &mut Vec<u8>) + Sync),
 }
 
 /// Of status records, at a share of what was reached.

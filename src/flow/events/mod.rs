@@ -176,12 +176,14 @@ impl Events {
     /// What becomes of each record, by what is known of it.
     fn plan(&self, group: &Group<'_>, holds: &Holds, repeats: &[bool], failures: &HashMap<usize, Fate>) -> Vec<Step> {
         let mut held: HashSet<&[u8]> = holds.heads.keys().map(Vec::as_slice).collect();
+        let mut freed = HashSet::new();
         let step = |index: usize| {
             let row = group.row(index);
             let attempt = row.origin.as_ref().map_or(0, |origin| origin.attempt);
             let key = if self.is_ordered { group.key(index) } else { None };
-            if let Some(key) = key.filter(|_| holds.is_head(group, index)) {
-                // Its time has come, and with it that of those behind it.
+            // Its time has come, and with it that of those behind it. One that was published twice may be in a group twice, and
+            // what became of the first one counts.
+            if let Some(key) = key.filter(|key| holds.is_head(group, index) && freed.insert(*key)) {
                 held.remove(key);
             }
             if repeats[index] {

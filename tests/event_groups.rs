@@ -1,0 +1,166 @@
+//! The events flow with groups put together by hand: what a test with a broker comes to by chance alone.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicegate::config::Sources;
+use sluicegate::engine::{Batch, Claim, Claims, Outcome, Sink, Wanted};
+use sluicegate::flow::{Apply, Events, Fate, Flow, Replay};
+use sluicegate::pg::{Database, SessionOptions};
+use sluicegate::record::{Headers, Partition, Record};
+use sluicegate::track::Track;
+use support::connect;
+
+const HANDLERS: &str = r#"[
+    {"kind": "table", "table": "events", "columns": [{"name": "number", "path": "/number", "type": "bigint"}]},
+    {"kind": "sql", "sql": "SELECT look($1)", "params": [{"path": "/number", "type": "bigint"}]}]"#;
+
+fn events(url: &str) -> Apply<Events> {
+    let name = |leaf: &str| format!("SLUICEGATE_FLOWS_EVENTS_{leaf}");
+    let environment = vec![
+        ("DB_URL".to_owned(), url.to_owned()),
+        (name("HANDLERS"), HANDLERS.to_owned()),
+        (name("ORDERING"), "key".to_owned()),
+    ];
+    let folder = std::env::temp_dir().join("sluicegate-no-such-folder");
+    let config = Sources { file: None, flows: vec!["events".to_owned()], environment, folder }.load();
+    let config = config.unwrap_or_else(|findings| panic!("{findings}"));
+    let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
+    let wait = Duration::from_secs(10);
+    let options = SessionOptions {
+        synchronous_commit: true,
+        lock_timeout: wait,
+        claim_lock_timeout: wait,
+        statement_timeout: Duration::ZERO,
+        idle_in_transaction_timeout: Duration::from_secs(60),
+    };
+    let url = url.parse().expect("a URL");
+    let database = Database::new(url, postgres_openssl::MakeTlsConnector::new(tls), &options, 4);
+    let flow = Events::from_config(&config.flows["events"]).expect("a flow");
+    Apply::new(flow, database, "test".into(), true, Track::new("events"))
+}
+
+fn claim(sink: &Apply<Events>, topic: &str) -> Arc<Claim> {
+    let partition = Partition::new(topic, 0);
+    let wanted = Wanted { partition, incarnation: "one".into(), first_offset: Some(0) };
+    match sink.claim(&[wanted]).expect("a claim") {
+        Claims::Made(mut claims) => claims.remove(0).expect("granted"),
+        Claims::Unseen(_) => panic!("it came with a first offset"),
+    }
+}
+
+type Named = (String, Option<Vec<u8>>);
+
+fn headers(id: &str, more: &[(&str, &str)]) -> Vec<Named> {
+    let all = std::iter::once(("message_id", id)).chain(more.iter().copied());
+    all.map(|(name, value)| (name.to_owned(), Some(value.as_bytes().to_vec()))).collect()
+}
+
+/// Records of the key `k`, from offset `first` on: number and headers.
+fn batch<F: Flow>(sink: &Apply<F>, claim: &Arc<Claim>, first: i64, records: &[(u64, Vec<Named>)]) -> Batch<F::Rows> {
+    let mut batch = Batch::new(claim.clone(), first);
+    for (index, (number, headers)) in records.iter().enumerate() {
+        let payload = format!(r#"{{"number":{number}}}"#);
+        let headers: &dyn Headers = headers;
+        let record = Record {
+            partition: &claim.partition,
+            offset: first + index as i64,
+            timestamp_ms: Some(1_767_225_600_000),
+            key: Some(b"k"),
+            payload: Some(payload.as_bytes()),
+            headers,
+        };
+        batch.add(&record, |record, rows| sink.decode(record, rows)).expect("added");
+    }
+    batch
+}
+
+/// Tables, and a statement that fails for one record until a gate is opened.
+fn with_gate(url: &str, number: u64, raise: &str) -> Apply<Events> {
+    let sql = format!(
+        "CREATE TABLE events (place bigint GENERATED ALWAYS AS IDENTITY, number bigint);
+         CREATE TABLE gate (is_open boolean);
+         CREATE FUNCTION look(number bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            IF number = {number} AND NOT EXISTS (SELECT FROM gate) THEN {raise}; END IF;
+         END $$"
+    );
+    connect(url).batch_execute(&sql).expect("tables");
+    let sink = events(url);
+    sink.create_tables().expect("tables");
+    sink
+}
+
+fn open_gate(url: &str) {
+    connect(url).batch_execute("INSERT INTO gate VALUES (true)").expect("opened");
+}
+
+/// In the order in which they were written.
+fn numbers(url: &str) -> Vec<i64> {
+    let rows = connect(url).query("SELECT number FROM events ORDER BY place", &[]).expect("rows");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[test]
+fn a_letter_is_replayed_once_although_its_id_is_remembered() {
+    let url = support::new_database("replay");
+    let sink = with_gate(&url, 1, "RAISE 'never'");
+    let main = claim(&sink, "events");
+    let records: Vec<_> = (0..3).map(|number| (number, headers(&number.to_string(), &[]))).collect();
+    sink.apply(&mut None, &[batch(&sink, &main, 0, &records)]).expect("applied");
+    assert_eq!(numbers(&url), [0, 2]);
+    let open = || -> Vec<i64> {
+        let rows = connect(&url).query("SELECT id FROM sluicegate_letters WHERE state = 'open'", &[]).expect("letters");
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let ids = open();
+    assert_eq!(ids.len(), 1);
+    let fates = sink.replay(&ids, false).expect("answered");
+    assert!(matches!(&fates[&ids[0]], Fate::Refused(cause) if cause.code == "pg.P0001"), "{fates:?}");
+    assert_eq!(open(), ids, "it stays open, and is no second letter");
+    let dead: i64 = connect(&url).query_one("SELECT count(*) FROM sluicegate_outbox", &[]).expect("a count").get(0);
+    assert_eq!(dead, 1, "and it is not published again");
+    open_gate(&url);
+    assert_eq!(sink.replay(&ids, false).expect("answered")[&ids[0]], Fate::Replayed);
+    assert_eq!(numbers(&url), [0, 2, 1]);
+    assert!(sink.replay(&ids, false).expect("answered").is_empty(), "only once");
+    // Whoever sends the message again is told nothing new.
+    sink.apply(&mut None, &[batch(&sink, &main, 3, &[(1, headers("1", &[]))])]).expect("applied");
+    assert_eq!((numbers(&url), open()), (vec![0, 2, 1], vec![]));
+}
+
+#[test]
+fn a_head_that_was_published_twice_and_fails_again_still_holds_back_those_behind_it() {
+    let url = support::new_database("order");
+    let sink = with_gate(&url, 1, "RAISE 'busy' USING ERRCODE = '40001'");
+    let (main, retry) = (claim(&sink, "events"), claim(&sink, "events-retry-1"));
+    let mut session = None;
+    let mut apply = |group: Vec<Batch<_>>| {
+        let outcomes = sink.apply(&mut session, &group).expect("applied");
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Written), "{outcomes:?}");
+    };
+    let again = || {
+        headers(
+            "1",
+            &[
+                ("sluicegate-original-topic", "events"),
+                ("sluicegate-original-partition", "0"),
+                ("sluicegate-original-offset", "0"),
+                ("sluicegate-original-timestamp", "1767225600000"),
+                ("sluicegate-attempt", "1"),
+                ("sluicegate-due", "0"),
+            ],
+        )
+    };
+    apply(vec![batch(&sink, &main, 0, &[(1, headers("1", &[])), (2, headers("2", &[]))])]);
+    // The relay was ended between the two, and published it again.
+    apply(vec![
+        batch(&sink, &retry, 0, &[(1, again()), (1, again())]),
+        batch(&sink, &main, 2, &[(3, headers("3", &[]))]),
+    ]);
+    assert_eq!(numbers(&url), [0; 0], "they wait for the first one");
+    open_gate(&url);
+    apply(vec![batch(&sink, &retry, 2, &[(1, again())])]);
+    assert_eq!(numbers(&url), [1, 2, 3]);
+}
