@@ -23,6 +23,7 @@ fn events(url: &str) -> Apply<Events> {
         ("DB_URL".to_owned(), url.to_owned()),
         (name("HANDLERS"), HANDLERS.to_owned()),
         (name("ORDERING"), "key".to_owned()),
+        (name("DEDUPE_IDS_MAX"), "1000".to_owned()),
     ];
     let folder = std::env::temp_dir().join("sluicegate-no-such-folder");
     let config = Sources { file: None, flows: vec!["events".to_owned()], environment, folder }.load();
@@ -163,4 +164,27 @@ fn a_head_that_was_published_twice_and_fails_again_still_holds_back_those_behind
     open_gate(&url);
     apply(vec![batch(&sink, &retry, 2, &[(1, again())])]);
     assert_eq!(numbers(&url), [1, 2, 3]);
+}
+
+#[test]
+fn an_id_that_was_forgotten_and_came_again_is_remembered_by_all() {
+    let url = support::new_database("forgotten");
+    let one = with_gate(&url, u64::MAX >> 1, "RAISE 'never'");
+    let other = events(&url);
+    let places = [claim(&one, "events"), claim(&one, "others")];
+    let mut nexts = [0, 0];
+    let mut apply = |sink: &Apply<Events>, place: usize, numbers: std::ops::Range<u64>| {
+        let records: Vec<_> = numbers.map(|number| (number, headers(&number.to_string(), &[]))).collect();
+        let group = [batch(sink, &places[place], nexts[place], &records)];
+        assert_eq!(sink.apply(&mut None, &group).expect("applied"), [Outcome::Written]);
+        nexts[place] += records.len() as i64;
+    };
+    apply(&one, 0, 0..600);
+    apply(&one, 0, 600..1_200);
+    // Too many: the first row of ids goes, and the one who takes it away still has them in memory.
+    apply(&other, 1, 5_000..5_001);
+    apply(&one, 0, 0..1);
+    apply(&other, 1, 0..1);
+    let times = numbers(&url).into_iter().filter(|number| *number == 0).count();
+    assert_eq!(times, 2, "once, and once more after it was forgotten");
 }

@@ -125,18 +125,19 @@ fn kafka(config: &Config) -> Result<String, String> {
     let consumer: BaseConsumer = client.create().map_err(|error| format!("{shown}: {error}"))?;
 
     let mut text = String::new();
-    for (name, flow) in config.enabled() {
+    let topics = |flow: &config::Flow| std::iter::once(flow.topic.clone()).chain(flow.retry_topics());
+    for (name, topic) in config.enabled().flat_map(|(name, flow)| topics(flow).map(move |topic| (name, topic))) {
         let metadata = consumer
-            .fetch_metadata(Some(&flow.topic), *request_timeout)
+            .fetch_metadata(Some(&topic), *request_timeout)
             .map_err(|error| format!("{shown}: {error}; is a broker there, and reachable from here?"))?;
         if text.is_empty() {
             text = format!("{shown} is a cluster of {}", counted(metadata.brokers().len(), "broker"));
         }
-        let topic = metadata.topics().iter().find(|topic| topic.name() == flow.topic);
-        let partitions = topic.map_or(0, |topic| topic.partitions().len());
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let partitions = found.map_or(0, |found| found.partitions().len());
         text += &match partitions {
-            0 => format!("\n  {name}: topic {} is not there yet", flow.topic),
-            count => format!("\n  {name}: topic {} has {}", flow.topic, counted(count, "partition")),
+            0 => format!("\n  {name}: topic {topic} is not there yet"),
+            count => format!("\n  {name}: topic {topic} has {}", counted(count, "partition")),
         };
     }
     Ok(text)
