@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sluicegate::kafka::admin::create_topic;
 use support::random::Random;
-use support::stream::{PARTITIONS, RETRIES, Read, SOON, Stream, id_of, payload};
+use support::stream::{PARTITIONS, SOON, Stream, payload};
 use support::{Instance, connect, unique, wait_for};
 
 const FAILING: &str = r#"[{"kind": "fail", "transient_percent": 5, "permanent_percent": 1}, {"kind": "table"}]"#;
