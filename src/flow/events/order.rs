@@ -73,6 +73,9 @@ impl Holds {
 
     /// Whether this record is the one that its key waits for.
     pub fn is_head(&self, group: &Group<'_>, index: usize) -> bool {
+        if self.heads.is_empty() {
+            return false;
+        }
         let head = group.key(index).and_then(|key| self.heads.get(key));
         head.is_some_and(|head| group.row(index).origin.as_ref().is_some_and(|origin| origin.name() == *head))
     }
