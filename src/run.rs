@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, SPARE_SESSIONS};
 use crate::engine::{self, Backoff, Clock, Policy, Stop, Stopper, Thread};
 use crate::fault::{Cause, Failure};
 use crate::flow::{self, Apply, Flow, Replay, Visit};
@@ -20,8 +20,6 @@ use crate::pg::{Database, SessionOptions};
 use crate::produce::ByRequest;
 use crate::track::{Side, Track};
 
-/// Beyond the writers' own connections: claims, looks at the ledger, and the relay.
-const SPARE_SESSIONS: u32 = 3;
 /// Two of them stay free for health and metrics.
 const HTTP_THREADS: usize = 4;
 /// Between looks at the end offsets and the ledger.

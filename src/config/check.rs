@@ -12,7 +12,8 @@ use super::file::Written;
 use super::handlers::{self, Found};
 use super::keys::{self, Fallback, KEYS, Key};
 use super::kind::Kind;
-use super::options;
+use super::{SPARE_SESSIONS, options};
+use crate::ops::service::WAITING_THREADS;
 use crate::pg::url::Target;
 
 /// Where a value came from.
@@ -208,15 +209,21 @@ fn between(settled: &BTreeMap<&'static str, Effective>) -> Vec<Finding> {
         finding("flows".to_owned(), "has no flow that is enabled".to_owned(), format!("enable one of: {names}"));
     }
     // A writer that waits for a connection forever would look like a slow server.
-    let needed =
-        on().filter_map(|flow| number(&format!("flows.{flow}.writers"))).map(|writers| writers + 3).sum::<u64>();
+    let writers = on().filter_map(|flow| number(&format!("flows.{flow}.writers")));
+    let for_calls = WAITING_THREADS as u64;
+    let each = u64::from(SPARE_SESSIONS) + CALLED_PARTS * for_calls;
+    let needed = writers.map(|writers| writers + each).sum::<u64>() + for_calls;
     if number("postgres.connections_max").is_some_and(|most| most < needed) {
-        let rule = format!("is too few for the writers of the enabled flows and three more each: {needed}");
+        let rule = format!(
+            "is too few for the writers of the enabled flows, {each} more each and {for_calls} for their letters: {needed}"
+        );
         finding("postgres.connections_max".to_owned(), rule, "raise it, or lower the writers".to_owned());
     }
     findings
 }
 
+/// What of a flow is asked for over HTTP with sessions of its own: its endpoints, and replays of its letters.
+const CALLED_PARTS: u64 = 2;
 const HIDDEN: &str = "***";
 
 /// A value as it may be shown: settled, or as it was given. What cannot be understood in a place that may

@@ -58,7 +58,7 @@ const SHARED: &[Row] = &[
     row("postgres.password", Kind::Text(not_empty), Unset, &["PGPASSWORD"],
         "Used when the URL has no password."),
     row("postgres.connections_max", Kind::Integer { min: 3, max: 1000 }, Is("50"), &[],
-        "The most connections open at once. At least the writers of all enabled flows and three more for each."),
+        "The most connections open at once. At least the writers of all enabled flows, eleven more for each, and four."),
     row("postgres.connect_timeout_ms", Kind::Millis { min: 100, max: 10 * MINUTE }, Is("5000"), &[],
         "How long opening one connection may take. `connect_timeout` in the URL wins."),
     row("postgres.lock_timeout_ms", Kind::Millis { min: 100, max: 10 * MINUTE }, Is("10000"), &[],

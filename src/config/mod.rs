@@ -26,6 +26,9 @@ use check::Effective;
 use handlers::Handler;
 use keys::{KEYS, Key};
 
+/// Sessions of a flow beyond those of its writers: claims, looks at the ledger, and the relay.
+pub const SPARE_SESSIONS: u32 = 3;
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

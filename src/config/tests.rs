@@ -159,13 +159,13 @@ fn keys_that_contradict_each_other_are_found() {
         ),
         (
             "{writers: 49}",
-            "postgres.connections_max is too few for the writers of the enabled flows and three more each: 52",
+            "postgres.connections_max is too few for the writers of the enabled flows, 11 more each and 4 for their letters: 64",
         ),
         ("{enabled: false}", "flows has no flow that is enabled"),
     ] {
         assert_eq!(findings(&format!("flows: {{status: {yaml}}}"), &env), [finding]);
     }
-    assert!(findings("flows: {status: {batch_rows_max: 10000, writers: 47}}", &env).is_empty());
+    assert!(findings("flows: {status: {batch_rows_max: 10000, writers: 35}}", &env).is_empty());
 }
 
 #[test]

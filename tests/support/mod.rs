@@ -7,6 +7,7 @@ pub mod disk;
 pub mod hostile;
 pub mod proxy;
 pub mod random;
+pub mod stream;
 pub mod world;
 
 use std::collections::HashMap;
