@@ -8,7 +8,6 @@ use std::time::Duration;
 use sluicegate::config::Sources;
 use sluicegate::engine::{Batch, Claim, Claims, Outcome, Sink, Wanted};
 use sluicegate::flow::{Apply, Events, Fate, Flow, Replay};
-use sluicegate::pg::{Database, SessionOptions};
 use sluicegate::record::{Headers, Partition, Record};
 use sluicegate::track::Track;
 use support::connect;
@@ -28,17 +27,7 @@ fn events(url: &str) -> Apply<Events> {
     let folder = std::env::temp_dir().join("sluicegate-no-such-folder");
     let config = Sources { file: None, flows: vec!["events".to_owned()], environment, folder }.load();
     let config = config.unwrap_or_else(|findings| panic!("{findings}"));
-    let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
-    let wait = Duration::from_secs(10);
-    let options = SessionOptions {
-        synchronous_commit: true,
-        lock_timeout: wait,
-        claim_lock_timeout: wait,
-        statement_timeout: Duration::ZERO,
-        idle_in_transaction_timeout: Duration::from_secs(60),
-    };
-    let url = url.parse().expect("a URL");
-    let database = Database::new(url, postgres_openssl::MakeTlsConnector::new(tls), &options, 4);
+    let database = support::database(url, SOON, SOON);
     let flow = Events::from_config(&config.flows["events"]).expect("a flow");
     Apply::new(flow, database, "test".into(), true, Track::new("events"))
 }
@@ -51,6 +40,8 @@ fn claim(sink: &Apply<Events>, topic: &str) -> Arc<Claim> {
         Claims::Unseen(_) => panic!("it came with a first offset"),
     }
 }
+
+const SOON: Duration = Duration::from_secs(10);
 
 type Named = (String, Option<Vec<u8>>);
 

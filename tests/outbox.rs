@@ -12,8 +12,8 @@ use sluicegate::fault::Fault;
 use sluicegate::flow::relay::Guarded;
 use sluicegate::flow::{Apply, Flow};
 use sluicegate::outlet::{self, Message, Outlet, Told};
+use sluicegate::pg::Work;
 use sluicegate::pg::copy::CopyRows;
-use sluicegate::pg::{Database, SessionOptions, Work};
 use sluicegate::record::{Partition, Record};
 use sluicegate::track::Track;
 use support::connect;
@@ -51,18 +51,8 @@ impl Flow for Teller {
 }
 
 fn teller(url: &str) -> Apply<Teller> {
-    let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
-    let wait = Duration::from_secs(10);
-    let options = SessionOptions {
-        synchronous_commit: true,
-        lock_timeout: wait,
-        claim_lock_timeout: wait,
-        statement_timeout: Duration::ZERO,
-        // Shorter than a slow outlet takes: nothing is idle in a transaction.
-        idle_in_transaction_timeout: Duration::from_millis(200),
-    };
-    let config = url.parse().expect("a URL");
-    let database = Database::new(config, postgres_openssl::MakeTlsConnector::new(tls), &options, 4);
+    // Ended when it is idle for less long than a slow outlet takes: nothing is idle in a transaction.
+    let database = support::database(url, Duration::from_secs(10), Duration::from_millis(200));
     Apply::new(Teller, database, "test".into(), true, Track::new("teller"))
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use sluicegate::engine::{Batch, Claim, Claims, Letter, Outcome, Sink, Wanted};
 use sluicegate::fault::{Cause, Fault};
 use sluicegate::flow::{Apply, Flow};
+use sluicegate::pg::Work;
 use sluicegate::pg::copy::CopyRows;
-use sluicegate::pg::{Database, SessionOptions, Work};
 use sluicegate::record::{NoHeaders, Partition, Record};
 use sluicegate::track::Track;
 
@@ -62,17 +62,7 @@ struct Fixture {
 }
 
 fn sink_on(url: &str, lock_timeout: Duration) -> Apply<Numbers> {
-    let mut config: postgres::Config = url.parse().expect("a URL");
-    config.application_name("sluicegate-test");
-    let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
-    let options = SessionOptions {
-        synchronous_commit: true,
-        lock_timeout,
-        claim_lock_timeout: lock_timeout,
-        statement_timeout: Duration::ZERO,
-        idle_in_transaction_timeout: Duration::from_secs(60),
-    };
-    let database = Database::new(config, postgres_openssl::MakeTlsConnector::new(tls), &options, 4);
+    let database = support::database(url, lock_timeout, Duration::from_secs(60));
     Apply::new(Numbers, database, "test".into(), true, Track::new("numbers"))
 }
 

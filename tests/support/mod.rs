@@ -22,6 +22,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use sluicegate::decode::avro::write::{long, text};
 use sluicegate::kafka::admin;
+use sluicegate::pg::{Database, SessionOptions};
 
 pub fn service(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: these tests need services, run `make test`"))
@@ -62,6 +63,21 @@ fn with_database(url: &str, name: &str) -> String {
 
 pub fn connect(url: &str) -> postgres::Client {
     postgres::Client::connect(url, postgres::NoTls).expect("PostgreSQL answers")
+}
+
+/// Sessions as the program has them: how long they wait for locks, and how long a transaction of theirs may be idle.
+pub fn database(url: &str, lock_timeout: Duration, idle_in_transaction_timeout: Duration) -> Database {
+    let mut config: postgres::Config = url.parse().expect("a URL");
+    config.application_name("sluicegate-test");
+    let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
+    let options = SessionOptions {
+        synchronous_commit: true,
+        lock_timeout,
+        claim_lock_timeout: lock_timeout,
+        statement_timeout: Duration::ZERO,
+        idle_in_transaction_timeout,
+    };
+    Database::new(config, postgres_openssl::MakeTlsConnector::new(tls), &options, 4)
 }
 
 /// Calls until it gives something, or panics after `limit` with what was waited for.
