@@ -61,6 +61,9 @@ enum Verb {
         /// How many a second, from 0.1 to 100000; what is late by up to 10 ms is made up for [default: as fast as Kafka takes them]
         #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
         rate: Option<f64>,
+        /// Wait for each record to be acknowledged before the next one is sent
+        #[arg(long)]
+        sync: bool,
     },
     /// Look at records that were set aside, put them through their flow again, or drop them
     #[command(subcommand)]
@@ -106,8 +109,9 @@ pub fn main() -> ExitCode {
         Verb::Run { choice, demo_broker } => ended(&settings, &choice, |config| run::run(config, demo_broker)),
         Verb::Check(options) => check::run(&settings, &options),
         Verb::Init { choice } => ended(&settings, &choice, |config| run::init(&config)),
-        Verb::Produce { flow, count, rate } => {
-            ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count, rate))
+        Verb::Produce { flow, count, rate, sync } => {
+            let manner = produce::Manner { per_s: rate, one_by_one: sync };
+            ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count, manner))
         }
         Verb::Letters(verb) => ended(&settings, verb.choice(), |config| letters::run(&config, &verb)),
     }

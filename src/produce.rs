@@ -16,15 +16,25 @@ use crate::track::Track;
 const STEP: u64 = 10_000;
 /// And so often, where a rate is kept.
 const STEP_MAX: Duration = Duration::from_millis(100);
+/// Between looks whether the last one is acknowledged.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Sends records `0..count`, spread over the partitions in turn, so many a second where that is said, and waits for each
-/// to be acknowledged.
+/// How records follow each other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// So many a second; as fast as Kafka takes them without.
+    pub per_s: Option<f64>,
+    /// Each waits until the one before it is acknowledged, or is not going to be.
+    pub one_by_one: bool,
+}
+
+/// Sends records `0..count`, spread over the partitions in turn, and waits for each to be acknowledged.
 fn send(
     config: &Config,
     name: &str,
     flow: &config::Flow,
     count: u64,
-    per_s: Option<f64>,
+    manner: Manner,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Sent, Option<Fault>), Fault> {
     let sample = flow::sample(name)
@@ -38,7 +48,7 @@ fn send(
     let mut options = config.kafka.options.clone();
     options.extend(flow.producer_options());
     let producer = Producer::new(&brokers, &options, topic).map_err(Fault::Stop)?;
-    let (mut payload, mut rate, began) = (Vec::new(), per_s.map(Rate::new), Instant::now());
+    let (mut payload, mut rate, began) = (Vec::new(), manner.per_s.map(Rate::new), Instant::now());
     for number in 0..count {
         if let Some(rate) = &mut rate {
             let by = began.elapsed() + rate.next(began.elapsed());
@@ -53,6 +63,9 @@ fn send(
         // A key says where a record goes; without one it is its turn that does.
         let partition = key.is_none().then_some((number % partitions) as i32);
         producer.send_with(partition, key.as_deref().map(str::as_bytes), &payload, &sample.headers(number))?;
+        while manner.one_by_one && producer.answered() <= number {
+            std::thread::park_timeout(LOOK_EVERY);
+        }
         if number % STEP == 0 {
             progress(producer.delivered().0);
         }
@@ -64,13 +77,13 @@ fn send(
     Ok((Sent { count: sent.delivered, failed, elapsed: sent.took }, fault))
 }
 
-pub fn produce(config: &Config, name: &str, count: u64, per_s: Option<f64>) -> Result<(), Failure> {
+pub fn produce(config: &Config, name: &str, count: u64, manner: Manner) -> Result<(), Failure> {
     let Some(flow) = config.flows.get(name) else {
         let known: Vec<&str> = config.flows.keys().map(String::as_str).collect();
         return Err(Failure::Refused(format!("\"{name}\" is not a flow; use {}", known.join(", "))));
     };
     let mut progress = Progress::new(count, "records acknowledged");
-    let sent = send(config, name, flow, count, per_s, &mut |delivered| progress.at(delivered));
+    let sent = send(config, name, flow, count, manner, &mut |delivered| progress.at(delivered));
     progress.finish();
     let (sent, fault) = sent.map_err(|fault| Failure::Failed(fault.to_string()))?;
     let seconds = sent.elapsed.as_secs_f64();
@@ -98,7 +111,7 @@ impl TestData for ByRequest {
             return Err(Fault::stop("produce.no_flow", format!("there is no flow {name}")));
         };
         let mut told = 0;
-        let (sent, fault) = send(&self.config, name, flow, count, None, &mut |delivered| {
+        let (sent, fault) = send(&self.config, name, flow, count, Manner::default(), &mut |delivered| {
             track.produced.add(delivered - told);
             told = delivered;
         })?;

@@ -285,10 +285,13 @@ fn post(instance: &Instance, path: &str, key: &str, body: &str) -> (u16, serde_j
 #[test]
 fn events_that_are_made_up_and_those_that_come_over_http_are_processed_once() {
     let stream = Stream::new("door", "[]");
-    for acks in [("all", "true"), ("1", "false"), ("0", "false")] {
+    for (acks, manner) in
+        [(("all", "true"), &[][..]), (("1", "false"), &["--sync"]), (("0", "false"), &["--rate", "2000"])]
+    {
         let mut settings = stream.settings.clone();
         settings.extend([("KAFKA_PRODUCER_ACKS", acks.0.into()), ("KAFKA_PRODUCER_IDEMPOTENT", acks.1.into())]);
-        let mut produce = Instance::start_with(&settings, &["produce", "events", "--count", "100"]);
+        let arguments = [&["produce", "events", "--count", "100"], manner].concat();
+        let mut produce = Instance::start_with(&settings, &arguments);
         assert_eq!(produce.wait(SOON), Some(0), "{}", produce.log_text());
     }
     let instance = stream.start();

@@ -143,6 +143,12 @@ impl Producer {
         (deliveries.delivered.load(Ordering::Relaxed), deliveries.failed.load(Ordering::Relaxed))
     }
 
+    /// How many have been acknowledged or refused.
+    pub fn answered(&self) -> u64 {
+        let (delivered, failed) = self.delivered();
+        delivered + failed
+    }
+
     /// Waits for every record. The error is the first failure's; what was delivered stays delivered.
     pub fn finish(self) -> (Sent, Option<Fault>) {
         let flushed = self.producer.flush(STALLED);
