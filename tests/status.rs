@@ -92,6 +92,10 @@ fn kill_9_twenty_times_under_load_loses_nothing_and_doubles_nothing() {
     // Whoever comes next waits for the session of the former one.
     world.settings.insert("SLUICEGATE_FLOWS_STATUS_SESSION_TIMEOUT_MS", "2000".to_owned());
     world.settings.insert("SLUICEGATE_FLOWS_STATUS_REVOKE_GRACE_MS", "1000".to_owned());
+    // Many transactions, so that there is a middle to be killed in.
+    world.settings.insert("SLUICEGATE_FLOWS_STATUS_BATCH_ROWS_MAX", "50".to_owned());
+    world.settings.insert("SLUICEGATE_FLOWS_STATUS_GROUP_ROWS_MAX", "100".to_owned());
+    world.settings.insert("SLUICEGATE_FLOWS_STATUS_WRITERS", "2".to_owned());
     let mut random = support::random::Random(7);
     let mut instance = world.start();
     let (mut due, mut in_the_middle) = (0, 0);
