@@ -87,7 +87,7 @@ fn rows_that_only_postgresql_can_refuse_are_found_and_set_aside() {
 
 #[test]
 fn kill_9_twenty_times_under_load_loses_nothing_and_doubles_nothing() {
-    const RECORDS: i64 = 6_000;
+    const RECORDS: i64 = 12_000;
     let mut world = World::new("kill");
     // Whoever comes next waits for the session of the former one.
     world.settings.insert("SLUICEGATE_FLOWS_STATUS_SESSION_TIMEOUT_MS", "2000".to_owned());
@@ -102,8 +102,8 @@ fn kill_9_twenty_times_under_load_loses_nothing_and_doubles_nothing() {
     for _ in 0..20 {
         instance.wait_assigned();
         let before = world.rows();
+        // Not waited for: it writes while they come.
         world.produce(RECORDS);
-        world.flush();
         due += RECORDS;
         let enough = before + random.below(RECORDS as u64 / 2) as i64;
         let began = Instant::now();
@@ -112,11 +112,13 @@ fn kill_9_twenty_times_under_load_loses_nothing_and_doubles_nothing() {
         }
         instance.signal("KILL");
         in_the_middle += i32::from(world.rows() < due);
+        world.flush();
         drop(instance);
         instance = world.start();
     }
     world.wait_written(3 * MINUTE);
     world.check();
+    println!("{in_the_middle} of 20 in the middle");
     assert!(in_the_middle > 0, "each was killed when it had nothing to do");
     drop(instance);
 }
