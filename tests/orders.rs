@@ -272,9 +272,14 @@ fn what_is_there_is_sold_to_the_last_piece_and_no_further_and_others_are_told() 
 }
 
 /// A guess that did not hold gives its locks back at once, not at the end of the transaction: else two writers whose guesses
-/// fail would wait for each other.
+/// fail would wait for each other. The writer takes them again for its second try, and may be back before the one that was
+/// waiting has woken up; it is not every time.
 #[test]
 fn who_waits_for_a_guess_that_fails_goes_on_at_once() {
+    assert!((0..8).any(|_| goes_on_at_once()), "never before the orders were committed");
+}
+
+fn goes_on_at_once() -> bool {
     let mut shop = Shop::new("guess");
     let mut first = shop.start();
     first.wait_ready();
@@ -301,23 +306,22 @@ fn who_waits_for_a_guess_that_fails_goes_on_at_once() {
     let _instance = shop.start();
     // It has guessed, copied, and locked the first product; it waits for the second one.
     wait_for("the writer to wait", SOON, || (waiting() == 1).then_some(()));
-    std::thread::scope(|scope| {
+    let orders = std::thread::scope(|scope| {
         let stranger = scope.spawn(|| {
             let mut client = connect(&shop.url);
             let mut work = client.transaction().expect("a transaction");
             work.query("SELECT FROM inventory WHERE product_id = 'PROD001' FOR UPDATE", &[]).expect("locked");
+            let orders: i64 = work.query_one("SELECT count(*) FROM orders", &[]).expect("a count").get(0);
             work.commit().expect("committed");
+            orders
         });
         wait_for("the stranger to wait", SOON, || (waiting() == 2).then_some(()));
-        // For the savepoint of the guess, and not for the end of the transaction.
-        let whole = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.backend_xid = l.transactionid
-                     WHERE NOT l.granted AND a.datname = current_database() AND a.application_name LIKE 'sluicegate%'";
-        assert_eq!(shop.number(whole), 0);
         sale.commit().expect("committed");
-        stranger.join().expect("the stranger lives");
+        stranger.join().expect("the stranger lives")
     });
     let books = shop.check();
     assert_eq!((books.word("PROD001", "reserved"), books.word("PROD002", "insufficient_stock")), (1, 1));
+    orders == 0
 }
 
 /// Takes a piece away and brings it back, again and again, locks products in the wrong order, and holds them. Gives how
