@@ -166,8 +166,7 @@ impl Ring<'_> {
         let rows_per_s = program.await_rows(self.load.rows);
         let (child_cpu_s, threads_cpu_s) = (Some(program.cpu_s()), program.threads_cpu_s());
         let memory_peak_mb = Some(program.memory_peak_mb());
-        let transactions = program.metric("sluicegate_groups_written_total");
-        let rows_per_transaction = transactions.map(|transactions| self.load.rows as f64 / transactions);
+        let rows_per_transaction = program.rows_per_transaction(self.load.rows);
         (Took { rows_per_s, child_cpu_s, threads_cpu_s, memory_peak_mb, rows_per_transaction }, Some(program))
     }
 

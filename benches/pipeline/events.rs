@@ -210,13 +210,7 @@ impl Ring<'_> {
             true => run.rows_per_s = self.raw_copy(),
             false => self.sluicegate(contender, &mut run),
         }
-        let metered = meter.finish(run.cpu_s);
-        if is_in_bench {
-            run.cpu_s = metered.bench_cpu_s;
-        }
-        run.kafka_cpu_s = metered.kafka_cpu_s.filter(|_| !is_in_bench);
-        run.postgres_cpu_s = metered.postgres_cpu_s;
-        run.others_percent = metered.others_percent;
+        meter.finish_run(&mut run, is_in_bench);
         let (written, letters) = (rows(self.stage, TABLE), rows(self.stage, "sluicegate_letters"));
         assert_eq!(written + letters, self.load.rows, "{}: every event is a row or a letter", contender.name());
         assert_eq!(letters > 0, contender == Contender::Failing, "{letters} letters of {}", contender.name());
@@ -232,10 +226,6 @@ impl Ring<'_> {
     fn sluicegate(&self, contender: Contender, run: &mut Run) {
         let program = Program::start(&settings(self.stage, contender, &self.topic));
         run.rows_per_s = program.await_applied(self.load.rows, || self.stage.applied(&self.topic));
-        (run.cpu_s, run.threads_cpu_s) = (program.cpu_s(), program.threads_cpu_s());
-        run.memory_peak_mb = Some(program.memory_peak_mb());
-        let transactions = program.metric("sluicegate_groups_written_total");
-        run.rows_per_transaction = transactions.map(|transactions| self.load.rows as f64 / transactions);
-        program.stop();
+        program.finish_run(run);
     }
 }

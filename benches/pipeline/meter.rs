@@ -2,6 +2,7 @@
 //! neither theirs nor the contender's.
 
 use crate::process;
+use crate::results::Run;
 use crate::stage::Stage;
 
 pub struct Meter<'a> {
@@ -57,5 +58,17 @@ impl Meter<'_> {
             Some((worked_s - worked_before_s - ours_s).max(0.0) / (all_s - all_before_s) * 100.0)
         };
         Metered { kafka_cpu_s, postgres_cpu_s, bench_cpu_s, others_percent: others_percent() }
+    }
+
+    /// Adds to a run what is seen from outside: of a contender that writes, and of one inside the bench its own CPU time too,
+    /// for which Kafka does nothing.
+    pub fn finish_run(self, run: &mut Run, is_in_bench: bool) {
+        let metered = self.finish(run.cpu_s);
+        if is_in_bench {
+            run.cpu_s = metered.bench_cpu_s;
+        }
+        run.kafka_cpu_s = metered.kafka_cpu_s.filter(|_| !is_in_bench);
+        run.postgres_cpu_s = metered.postgres_cpu_s;
+        run.others_percent = metered.others_percent;
     }
 }

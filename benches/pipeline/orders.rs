@@ -237,13 +237,7 @@ impl Ring<'_> {
             _ => self.sluicegate(contender, &mut run),
         }
         let is_in_bench = contender == Contender::RawCopy;
-        let metered = meter.finish(run.cpu_s);
-        if is_in_bench {
-            run.cpu_s = metered.bench_cpu_s;
-        }
-        run.kafka_cpu_s = metered.kafka_cpu_s.filter(|_| !is_in_bench);
-        run.postgres_cpu_s = metered.postgres_cpu_s;
-        run.others_percent = metered.others_percent;
+        meter.finish_run(&mut run, is_in_bench);
         self.check(contender, run.rows);
         run
     }
@@ -274,11 +268,7 @@ impl Ring<'_> {
             let rows = self.load.rows as f64;
             run.told_per_s = Some(rows / (rows / run.rows_per_s + self.await_told().as_secs_f64()));
         }
-        (run.cpu_s, run.threads_cpu_s) = (program.cpu_s(), program.threads_cpu_s());
-        run.memory_peak_mb = Some(program.memory_peak_mb());
-        let transactions = program.metric("sluicegate_groups_written_total");
-        run.rows_per_transaction = transactions.map(|transactions| self.load.rows as f64 / transactions);
-        program.stop();
+        program.finish_run(run);
     }
 
     /// How long it takes from now until the outbox is empty.

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process;
+use crate::results::Run;
 use crate::stage::Settings;
 
 /// Longer than any part of the bench takes.
@@ -125,6 +126,18 @@ impl Program {
 
     pub fn memory_peak_mb(&self) -> f64 {
         process::memory_peak_mb(self.pid()).expect("it runs")
+    }
+
+    /// Adds to a run of so many rows what the program took, and stops it.
+    pub fn finish_run(self, run: &mut Run) {
+        (run.cpu_s, run.threads_cpu_s) = (self.cpu_s(), self.threads_cpu_s());
+        run.memory_peak_mb = Some(self.memory_peak_mb());
+        run.rows_per_transaction = self.rows_per_transaction(run.rows);
+        self.stop();
+    }
+
+    pub fn rows_per_transaction(&self, rows: u64) -> Option<f64> {
+        self.metric("sluicegate_groups_written_total").map(|transactions| rows as f64 / transactions)
     }
 
     /// As an operator stops it.

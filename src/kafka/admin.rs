@@ -60,8 +60,8 @@ fn await_topic(
     topic: &str,
     partitions: usize,
 ) -> Result<(), Fault> {
-    let by = Instant::now() + ASK;
-    while partitions_of(brokers, options, topic)? < partitions {
+    let (client, by) = (asker(brokers, options, topic)?, Instant::now() + ASK);
+    while count_partitions(&client, topic)? < partitions {
         if Instant::now() > by {
             let text = format!("topic {topic} was made, and after {ASK:?} its partitions are still not all known");
             return Err(Fault::retry("kafka.no_topic", text));
@@ -77,13 +77,25 @@ pub fn partitions_of(
     options: &std::collections::BTreeMap<String, String>,
     topic: &str,
 ) -> Result<usize, Fault> {
-    let of_error = |error: KafkaError| fault::of_error(&error, &format!("topic {topic}"));
+    count_partitions(&asker(brokers, options, topic)?, topic)
+}
+
+/// A client for questions about a topic.
+fn asker(
+    brokers: &str,
+    options: &std::collections::BTreeMap<String, String>,
+    topic: &str,
+) -> Result<BaseConsumer, Fault> {
     let mut config = client_config(brokers);
     options.iter().for_each(|(key, value)| {
         config.set(key, value);
     });
-    let client: BaseConsumer = config.create().map_err(of_error)?;
-    let metadata = client.fetch_metadata(Some(topic), ASK).map_err(of_error)?;
+    config.create().map_err(|error| fault::of_error(&error, &format!("topic {topic}")))
+}
+
+fn count_partitions(client: &BaseConsumer, topic: &str) -> Result<usize, Fault> {
+    let metadata =
+        client.fetch_metadata(Some(topic), ASK).map_err(|error| fault::of_error(&error, &format!("topic {topic}")))?;
     Ok(metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len()))
 }
 
