@@ -60,8 +60,7 @@ impl Kind {
         match self {
             Kind::Text(rule) => {
                 let Value::String(text) = written else { return Err(self.wrong(written, "put it in quotes")) };
-                let text = text.trim();
-                plain(text)?;
+                let text = trimmed(text)?;
                 rule(text)?;
                 Ok(text.into())
             }
@@ -96,7 +95,7 @@ impl Kind {
                     Value::Array(items) => items.clone(),
                     Value::String(text) if text.trim_start().starts_with('[') => return self.settle(&json(text)?),
                     Value::String(text) => {
-                        plain(text.trim())?;
+                        trimmed(text)?;
                         text.split(',').map(|item| item.trim().into()).collect()
                     }
                     _ => return Err(self.wrong(written, "write a list")),
@@ -155,8 +154,7 @@ impl Kind {
                 let Value::String(text) = written else {
                     return Err(self.wrong(written, URL_CURE));
                 };
-                let text = text.trim();
-                plain(text)?;
+                let text = trimmed(text)?;
                 Target::parse(text).map_err(|rule| Flaw::new(rule, URL_CURE))?;
                 Ok(text.into())
             }
@@ -228,6 +226,14 @@ pub(super) fn plain(text: &str) -> Result<(), Flaw> {
     }
 }
 
+/// Without the space around it and the line break that a file ends with. One that stands before it is none of those: the
+/// quote was opened on the line above, and this line may be a password's.
+fn trimmed(text: &str) -> Result<&str, Flaw> {
+    let text = text.trim_end();
+    plain(text.trim_start_matches(' '))?;
+    Ok(text.trim_start())
+}
+
 /// The parser's own words are left out: they may quote the text.
 fn json(text: &str) -> Result<Value, Flaw> {
     serde_json::from_str(text)
@@ -235,7 +241,7 @@ fn json(text: &str) -> Result<Value, Flaw> {
 }
 
 fn pairs_of(text: &str) -> Result<Map<String, Value>, Flaw> {
-    plain(text.trim())?;
+    trimmed(text)?;
     let mut pairs = Map::new();
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let Some((name, value)) = pair.split_once('=') else {
