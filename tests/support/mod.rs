@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test binary uses its own part
 #![allow(clippy::disallowed_methods)] // tests poll what they cannot be told of
 
+pub mod connect;
 pub mod disk;
 pub mod hostile;
 pub mod proxy;
@@ -235,9 +236,16 @@ fn tail(text: &str, lines_max: usize) -> String {
 
 /// Status and body, or nothing where nobody answers.
 pub fn http(port: u16, method: &str, path: &str) -> Option<(u16, String)> {
+    http_with(port, method, path, "")
+}
+
+/// The same with a body, which is JSON.
+pub fn http_with(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n");
+    write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     let answer = String::from_utf8_lossy(&answer);
