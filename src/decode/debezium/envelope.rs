@@ -51,17 +51,6 @@ pub enum Op {
     Truncate,
 }
 
-/// Where in the source's log a change stands. The order of the stream: that of commits, and inside of a transaction
-/// that of the log. A snapshot stands before everything that comes behind it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
-    /// The last commit before it.
-    pub commit: i64,
-    pub lsn: i64,
-    /// Its number in the transaction, where the connector tells it.
-    pub order: i64,
-}
-
 /// The table that a change is of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Origin<'a> {
@@ -78,8 +67,9 @@ pub struct Change<'a> {
     pub after: Option<&'a str>,
     /// None where the row came without its envelope.
     pub origin: Option<Origin<'a>>,
-    /// None where nothing tells it: it stands where the one before it stands.
-    pub position: Option<Position>,
+    /// Where in the source's log it stands. Changes of one row follow each other there; the order of rows is another one,
+    /// as transactions are sent when they are committed. None where nothing tells it.
+    pub lsn: Option<i64>,
     /// When it was committed at the source, or read by a snapshot.
     pub at_ms: Option<i64>,
 }
@@ -102,8 +92,6 @@ struct Parts<'a> {
     op: Option<&'a RawValue>,
     #[serde(borrow, default)]
     ts_ms: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    transaction: Option<&'a RawValue>,
     // Of the messages that are about the stream.
     #[serde(borrow, default)]
     status: Option<&'a RawValue>,
@@ -116,12 +104,14 @@ struct Parts<'a> {
     // Of a row without its envelope.
     #[serde(borrow, default, rename = "__deleted")]
     deleted: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "__source_lsn", alias = "__lsn")]
+    lsn: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "__source_ts_ms")]
+    source_ts_ms: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Source<'a> {
-    #[serde(borrow, default)]
-    connector: Cow<'a, str>,
     #[serde(borrow, default)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -130,20 +120,10 @@ struct Source<'a> {
     schema: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     table: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    snapshot: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    sequence: Option<Cow<'a, str>>,
     #[serde(default)]
     lsn: Option<i64>,
     #[serde(default)]
     ts_ms: Option<i64>,
-}
-
-#[derive(Deserialize)]
-struct Transaction {
-    #[serde(default)]
-    total_order: Option<i64>,
 }
 
 fn unreadable(what: &str, error: &serde_json::Error) -> Cause {
@@ -172,10 +152,7 @@ pub fn read<'a>(payload: &'a str, is_enveloped: Option<bool>) -> Result<Message<
         Some("\"m\"") => return Ok(Message::Aside("logical_message")),
         _ => return Err(Cause::new("cdc.op", "the op of an envelope is none of c, u, d, r, t and m")),
     };
-    let transaction: Option<Transaction> =
-        parts.transaction.and_then(|transaction| serde_json::from_str(transaction.get()).ok());
-    let position = position(&source, transaction.and_then(|transaction| transaction.total_order));
-    let at_ms = source.ts_ms.or_else(|| parts.ts_ms.and_then(|ts_ms| ts_ms.get().parse().ok()));
+    let (lsn, at_ms) = (source.lsn, source.ts_ms.or_else(|| number(parts.ts_ms)));
     let origin = Origin {
         server: source.name,
         database: source.db,
@@ -183,7 +160,7 @@ pub fn read<'a>(payload: &'a str, is_enveloped: Option<bool>) -> Result<Message<
         table: source.table.unwrap_or_default(),
     };
     let (before, after) = (parts.before.map(RawValue::get), parts.after.map(RawValue::get));
-    Ok(Message::Change(Change { op, before, after, origin: Some(origin), position, at_ms }))
+    Ok(Message::Change(Change { op, before, after, origin: Some(origin), lsn, at_ms }))
 }
 
 fn flat<'a>(payload: &'a str, parts: &Parts<'a>) -> Message<'a> {
@@ -197,19 +174,12 @@ fn flat<'a>(payload: &'a str, parts: &Parts<'a>) -> Message<'a> {
     let is_deleted = parts.deleted.is_some_and(|deleted| matches!(deleted.get(), "\"true\"" | "true"));
     let (op, before, after) =
         if is_deleted { (Op::Delete, Some(payload), None) } else { (Op::Create, None, Some(payload)) };
-    Message::Change(Change { op, before, after, origin: None, position: None, at_ms: None })
+    let (lsn, at_ms) = (number(parts.lsn), number(parts.source_ts_ms));
+    Message::Change(Change { op, before, after, origin: None, lsn, at_ms })
 }
 
-/// An incremental snapshot reads between the changes of the stream, and its log positions say nothing.
-fn position(source: &Source<'_>, order: Option<i64>) -> Option<Position> {
-    let is_incremental = source.snapshot.is_some_and(|snapshot| snapshot.get() == "\"incremental\"");
-    if source.connector != "postgresql" || is_incremental {
-        return None;
-    }
-    let lsn = source.lsn?;
-    let sequence: [Option<Cow<'_, str>>; 2] = serde_json::from_str(source.sequence.as_deref()?).ok()?;
-    let commit = sequence[0].as_deref().and_then(|commit| commit.parse().ok()).unwrap_or(0);
-    Some(Position { commit, lsn, order: order.unwrap_or(0) })
+fn number(json: Option<&RawValue>) -> Option<i64> {
+    json.and_then(|json| json.get().parse().ok())
 }
 
 /// Shows each field of an object with its value as it was written. What `see` says ends it.

@@ -6,17 +6,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use postgres::types::Type;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::array::TextArray;
 use super::lane::Known;
 use super::naming::TableName;
 use super::plan::{Image, Plan, Plans};
-use super::position::Taken;
-use super::rows::{Act, CdcRows, Row, Told, Value};
+use super::rows::{Act, CdcRows, Row, Told, Value, shown_lsn};
 use super::shape::Shape;
 use crate::engine::Batch;
 use crate::fault::Fault;
 use crate::pg::Work;
+
+const GONE: &str = include_str!("../../../sql/cdc/gone.sql");
+const FURTHEST: &str = include_str!("../../../sql/cdc/furthest.sql");
 
 /// A row of some batch.
 #[derive(Clone, Copy)]
@@ -47,11 +51,6 @@ impl<'a> At<'a> {
             _ => Vec::new(),
         }
     }
-
-    /// Its place in the source's log, as PostgreSQL writes one.
-    fn lsn(&self) -> Option<String> {
-        self.row.position.map(|position| format!("{:X}/{:X}", position.lsn as u64 >> 32, position.lsn as u32))
-    }
 }
 
 /// What becomes of a key.
@@ -65,6 +64,14 @@ enum Pending<'a> {
     Delete(At<'a>),
 }
 
+impl<'a> Pending<'a> {
+    fn at(&self) -> &At<'a> {
+        match self {
+            Pending::Put { at, .. } | Pending::Delete(at) => at,
+        }
+    }
+}
+
 type Key<'a> = Cow<'a, [u8]>;
 
 /// The changes of a group that are to be applied, by table, each in order.
@@ -73,14 +80,11 @@ pub struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    pub fn of(batches: &'a [&'a Batch<CdcRows>], taken: &Taken) -> Changes<'a> {
+    pub fn of(batches: &'a [&'a Batch<CdcRows>]) -> Changes<'a> {
         let mut numbers: HashMap<&TableName, usize> = HashMap::new();
         let mut tables: Vec<(&TableName, Vec<At<'_>>)> = Vec::new();
-        for (number, batch) in batches.iter().enumerate() {
-            for (index, row) in batch.rows.rows().iter().enumerate() {
-                if taken.is_stale(number, index) {
-                    continue;
-                }
+        for batch in batches {
+            for row in batch.rows.rows() {
                 let at = At { rows: &batch.rows, row };
                 let table = &at.shape().table;
                 let number = *numbers.entry(table).or_insert_with(|| {
@@ -223,41 +227,73 @@ impl<'a> Table<'a, '_> {
         let Some(plan) = self.plan(work, rows[0].shape(), false)? else { return Ok(()) };
         let (statement, columns) = plan.delete();
         let mut arrays: Vec<TextArray> = columns.iter().map(|_| TextArray::new()).collect();
+        let (mut ids, mut lsns) = (TextArray::new(), TextArray::new());
         for at in rows {
             let keys = at.shape().key.len();
+            let lsn = at.row.lsn.map(shown_lsn);
+            let shown = lsn.as_deref().map_or(Value::Null, |lsn| Value::Text(lsn.as_bytes()));
             for (number, array) in arrays.iter_mut().enumerate() {
-                match number < keys {
-                    true => array.push(at.before(number)),
-                    false => array.push(at.lsn().as_deref().map_or(Value::Null, |lsn| Value::Text(lsn.as_bytes()))),
-                }
+                array.push(if number < keys { at.before(number) } else { shown });
+            }
+            if lsn.is_some() {
+                ids.push(Value::Text(id(keys, |number| at.before(number)).as_bytes()));
+                lsns.push(shown);
             }
         }
-        call(work, &statement, arrays).map(drop)
+        call(work, &statement, arrays)?;
+        if plan.lsn.is_some() && plan.deleted.is_none() && !ids.is_empty() {
+            let target = plan.target.to_be_bytes();
+            let (ids, lsns) = (ids.finish(), lsns.finish());
+            work.call(
+                GONE,
+                &[Type::INT4, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+                &[Some(&target), Some(&ids), Some(&lsns)],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether one of these changes may be of a row that was deleted after it.
+    fn looks(&self, work: &mut Work<'_>, plan: &Plan, rows: &[&Pending<'a>]) -> Result<bool, Fault> {
+        if plan.lsn.is_none() || plan.deleted.is_some() || rows[0].at().shape().key.is_empty() {
+            return Ok(false);
+        }
+        let least = rows.iter().filter_map(|pending| pending.at().row.lsn).min();
+        let furthest: Option<i64> = work.query(FURTHEST, &[&plan.target])?.first().and_then(|row| row.get(0));
+        Ok(least.is_some_and(|least| Some(least) < furthest))
     }
 
     fn put(&self, work: &mut Work<'_>, unchanged: &[usize], rows: &[&Pending<'a>]) -> Result<(), Fault> {
         let Some(Pending::Put { at: first, .. }) = rows.first() else { return Ok(()) };
         let Some(plan) = self.plan(work, first.shape(), true)? else { return Ok(()) };
+        let looks = unchanged.is_empty() && self.looks(work, &plan, rows)?;
         let (statement, columns) = match unchanged.is_empty() {
-            true => (plan.put(), (0..plan.used.len()).collect()),
+            true => (plan.put(looks), (0..plan.used.len()).collect()),
             false => {
-                let unchanged: Vec<usize> = (0..plan.used.len())
-                    .filter(|at| unchanged.contains(&plan.used[*at].column))
-                    .collect();
+                let unchanged: Vec<usize> =
+                    (0..plan.used.len()).filter(|at| unchanged.contains(&plan.used[*at].column)).collect();
                 plan.change(&unchanged)
             }
         };
         let mut arrays: Vec<TextArray> = columns.iter().map(|_| TextArray::new()).collect();
+        let mut ids = TextArray::new();
         for pending in rows {
             let Pending::Put { at, joined, .. } = pending else { continue };
+            if looks {
+                let key = &at.shape().key;
+                ids.push(Value::Text(id(key.len(), |number| at.after(key[number])).as_bytes()));
+            }
             for (array, place) in arrays.iter_mut().zip(&columns) {
                 let column = plan.used[*place].column;
                 array.push(joined.as_ref().map_or_else(|| at.after(column), |values| values[column]));
             }
         }
+        arrays.extend(looks.then_some(ids));
         let touched = call(work, &statement, arrays)?;
+        work.count("stale", (rows.len() as u64).saturating_sub(touched));
         if !unchanged.is_empty() && touched != rows.len() as u64 {
-            let text = format!("{} has no row whose large values, which the change leaves out, it could keep", plan.table);
+            let text =
+                format!("{} has no row whose large values, which the change leaves out, it could keep", plan.table);
             return Err(Fault::reject("cdc.unchanged", text));
         }
         Ok(())
@@ -297,15 +333,14 @@ impl<'a> Table<'a, '_> {
             for (array, used) in arrays.iter_mut().zip(&plan.used) {
                 array.push(at.before(used.column));
             }
-            return call(work, &plan.put(), arrays).map(|_| 1);
+            return call(work, &plan.put(false), arrays).map(|_| 1);
         }
         let is_change = at.row.act == Act::Put;
         let text = |value: Value<'a>| match value {
             Value::Text(text) => Some(text),
             Value::Null | Value::Unchanged => None,
         };
-        let mut values: Vec<Option<&[u8]>> =
-            plan.compared().map(|used| text(at.before(used.column))).collect();
+        let mut values: Vec<Option<&[u8]>> = plan.compared().map(|used| text(at.before(used.column))).collect();
         if is_change {
             values.extend(plan.used.iter().map(|used| text(at.after(used.column))));
         }
@@ -319,6 +354,14 @@ fn call(work: &mut Work<'_>, statement: &str, arrays: Vec<TextArray>) -> Result<
     let arrays: Vec<Vec<u8>> = arrays.into_iter().map(TextArray::finish).collect();
     let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
     work.call(statement, &vec![Type::TEXT_ARRAY; values.len()], &values)
+}
+
+/// What a key is known by when its row is gone.
+fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> String {
+    let digest = Sha256::digest(key(columns, value));
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Uuid::from_bytes(bytes).simple().to_string()
 }
 
 /// One column is its own key; of several each has its length before it.

@@ -32,6 +32,10 @@ impl TextArray {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     pub fn finish(mut self) -> Vec<u8> {
         let header = [1, i32::from(self.has_null), Type::TEXT.oid() as i32, self.count, 1];
         for (number, word) in header.into_iter().enumerate() {

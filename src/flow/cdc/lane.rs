@@ -82,7 +82,12 @@ impl Lane {
         if self.shapes.len() == OF_LANE_MAX {
             self.shapes.remove(0);
         }
-        self.shapes.push(Used { schema, origin: origin.to_static(), key: key.iter().map(|name| (*name).to_owned()).collect(), shape });
+        self.shapes.push(Used {
+            schema,
+            origin: origin.to_static(),
+            key: key.iter().map(|name| (*name).to_owned()).collect(),
+            shape,
+        });
     }
 }
 
@@ -182,10 +187,7 @@ impl Known {
             }
         };
         let kinds = fields.iter().map(|(name, kind)| (name, kind.as_ref().map(Kind::sql_type)));
-        let id = format!(
-            "{:?}",
-            (schema.map(|schema| schema.number), origin, key, kinds.collect::<Vec<_>>())
-        );
+        let id = format!("{:?}", (schema.map(|schema| schema.number), origin, key, kinds.collect::<Vec<_>>()));
         if let Some(shape) = held.shapes.get(&id) {
             return Ok(Some(shape.clone()));
         }
@@ -211,7 +213,13 @@ impl Known {
 
 impl Held {
     /// What is known of the field, unless this value says more.
-    fn guess(&mut self, source: &str, name: &str, json: &str, rules: Option<&NameRules>) -> Result<Option<Kind>, Cause> {
+    fn guess(
+        &mut self,
+        source: &str,
+        name: &str,
+        json: &str,
+        rules: Option<&NameRules>,
+    ) -> Result<Option<Kind>, Cause> {
         let place = (source.to_owned(), name.to_owned());
         let former = self.guesses.get(&place);
         let Some(guess) = Kind::guess(name, json, rules) else { return Ok(former.cloned()) };

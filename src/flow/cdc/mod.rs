@@ -1,20 +1,22 @@
 //! Change events of Debezium: tables that follow their sources. A record is a change of one row; a group of them becomes,
 //! for each table, one statement that puts rows and one that deletes them, with the last change of each key.
 //!
-//! Beside the ledger, which lets no record in twice, stands how far each partition has come in the source's log
-//! (`position`): what was sent again, as a connector does after a crash, moves no row backwards.
+//! The ledger lets no record in twice. What is another record and the same change, as a connector sends it again after a
+//! crash, is kept off by its place in the source's log, which stands beside each row and, for a while, in place of each
+//! deleted one: no row goes back, and none comes back.
 
 mod apply;
 mod array;
 mod lane;
 mod naming;
 mod plan;
-mod position;
 mod rows;
 mod shape;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+
+use serde_json::json;
 
 use self::apply::Changes;
 use self::lane::{Known, Read, ValueSchema};
@@ -24,7 +26,9 @@ pub use self::rows::CdcRows;
 use self::rows::{Act, Told};
 use self::shape::{Additions, Content, Extra, Shape};
 use crate::config;
-use crate::decode::debezium::{Binary, Change, Message, Modes, NameRules, Op, Origin, Unit, Written, each_field, read, unwrap};
+use crate::decode::debezium::{
+    Binary, Change, Field, Kind, Message, Modes, NameRules, Op, Origin, Unit, Written, each_field, read, unwrap,
+};
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
 use crate::flow::Flow;
@@ -43,6 +47,8 @@ pub struct Cdc {
     known: Known,
     plans: Plans,
     modes: Modes,
+    /// Milliseconds, as a time.
+    moment: Kind,
     does_truncate: bool,
     /// Whether rows that nothing tells apart are changed by all of their values, or each change is a row of its own.
     does_mirror: bool,
@@ -78,6 +84,8 @@ impl Cdc {
             known: Known::new(naming, additions, rules),
             plans: Plans::new(config.evolve),
             modes: Modes::new(binary, Unit::Micro, &config.unavailable_value),
+            moment: Field::read(&json!({"field": "moment", "type": "int64", "name": "io.debezium.time.Timestamp"}))?
+                .kind,
             does_truncate: config.truncate,
             does_mirror: config.keyless == config::Keyless::Mirror,
             has_key_rules: !config.key_columns.is_empty(),
@@ -121,7 +129,7 @@ impl Cdc {
             rows.asides += 1;
             return Ok(());
         }
-        let change = Change { op: Op::Delete, before: None, after: None, origin: None, position: None, at_ms: None };
+        let change = Change { op: Op::Delete, before: None, after: None, origin: None, lsn: None, at_ms: None };
         self.add_change(record, None, &change, &key, rows)
     }
 
@@ -236,7 +244,7 @@ impl Cdc {
                 before = Some(start);
             }
         }
-        rows.push(shape, (act, told), (change.position, change.at_ms), (before, after));
+        rows.push(shape, (act, told), change.lsn, (before, after));
         Ok(true)
     }
 
@@ -276,7 +284,7 @@ impl Cdc {
             let text = rows.text();
             match &column.content {
                 Content::Extra(extra) => {
-                    if fill_extra(*extra, record, change, text) {
+                    if fill_extra(*extra, &self.moment, record, change, text) {
                         rows.set(slot, at);
                     }
                 }
@@ -291,7 +299,14 @@ impl Cdc {
     }
 
     /// False where the value is not what its field's kind, a guess, has taken it for.
-    fn fill_value(&self, shape: &Shape, column: usize, json: &str, start: u32, rows: &mut CdcRows) -> Result<bool, Cause> {
+    fn fill_value(
+        &self,
+        shape: &Shape,
+        column: usize,
+        json: &str,
+        start: u32,
+        rows: &mut CdcRows,
+    ) -> Result<bool, Cause> {
         let content = &shape.columns[column].content;
         let slot = start + column as u32;
         let kind = match content {
@@ -312,7 +327,9 @@ impl Cdc {
             }
             Ok(Written::Null) => {}
             Ok(Written::Unchanged) => rows.set_unchanged(slot),
-            Err(_) if shape.is_guess && self.known.may_become(kind, &shape.columns[column].name, json) => return Ok(false),
+            Err(_) if shape.is_guess && self.known.may_become(kind, &shape.columns[column].name, json) => {
+                return Ok(false);
+            }
             Err(cause) => {
                 let text = format!("column \"{}\": {}", shape::shown(&shape.columns[column].name), cause.text);
                 return Err(Cause::new(cause.code, text));
@@ -330,7 +347,8 @@ impl Cdc {
         image: Option<&str>,
         rows: &mut CdcRows,
     ) -> Result<Option<u32>, Cause> {
-        let all = |fields: &Fields<'_>| shape.key_fields.iter().all(|name| fields.iter().any(|(field, _)| field == name));
+        let all =
+            |fields: &Fields<'_>| shape.key_fields.iter().all(|name| fields.iter().any(|(field, _)| field == name));
         let mut of_image = Vec::new();
         let fields = match (all(key), image) {
             (true, _) => key,
@@ -391,7 +409,7 @@ fn origin_of(topic: &str) -> Origin<'_> {
 }
 
 /// False where there is nothing to be written.
-fn fill_extra(extra: Extra, record: &Record<'_>, change: &Change<'_>, out: &mut Vec<u8>) -> bool {
+fn fill_extra(extra: Extra, moment: &Kind, record: &Record<'_>, change: &Change<'_>, out: &mut Vec<u8>) -> bool {
     use std::io::Write;
     let written = match extra {
         Extra::Op => out.write_all(match change.op {
@@ -402,14 +420,16 @@ fn fill_extra(extra: Extra, record: &Record<'_>, change: &Change<'_>, out: &mut 
             Op::Truncate => b"t",
         }),
         Extra::SourceTime => match change.at_ms {
-            Some(at_ms) => return times.write(&at_ms.to_string(), &Modes::default(), out).is_ok_and(|written| {
-                out.push(b'Z');
-                written == Written::Value
-            }),
+            Some(at_ms) => {
+                return moment.write(&at_ms.to_string(), &Modes::default(), out).is_ok_and(|written| {
+                    out.push(b'Z');
+                    written == Written::Value
+                });
+            }
             None => return false,
         },
-        Extra::Lsn => match change.position {
-            Some(position) => write!(out, "{:X}/{:X}", position.lsn as u64 >> 32, position.lsn as u32),
+        Extra::Lsn => match change.lsn {
+            Some(lsn) => write!(out, "{}", rows::shown_lsn(lsn)),
             None => return false,
         },
         Extra::Topic => out.write_all(record.partition.topic.as_bytes()),
@@ -461,8 +481,7 @@ impl Flow for Cdc {
         if batches.iter().all(|batch| batch.rows.is_empty()) {
             return Ok(());
         }
-        let taken = position::take(work, NAME, batches)?;
-        let changes = Changes::of(batches, &taken);
+        let changes = Changes::of(batches);
         if let Err(fault) = changes.write(work, &self.plans, &self.known, self.does_mirror) {
             // A table may have been changed behind a plan's back.
             if fault.cause().code.starts_with("pg.42") {
@@ -470,9 +489,7 @@ impl Flow for Cdc {
             }
             return Err(fault);
         }
-        taken.keep(work, NAME)?;
         changes.count(work);
-        work.count("stale", taken.stale());
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use regex_lite::Regex;
+use sha2::{Digest, Sha256};
 
 use crate::config;
 use crate::decode::debezium::Origin;
@@ -28,6 +29,12 @@ impl TableName {
 /// One name, whatever is in it, as PostgreSQL takes it literally.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// In hexadecimal digits.
+pub fn hashed(salt: &str, value: &[u8]) -> String {
+    let digest = Sha256::new().chain_update(salt).chain_update(value).finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What is written in place of a value.
@@ -58,7 +65,8 @@ struct Choice {
 
 impl Choice {
     fn new(include: &[String], exclude: &[String]) -> Result<Choice, Cause> {
-        let all = |patterns: &[String]| patterns.iter().map(|pattern| whole(pattern)).collect::<Result<Vec<_>, Cause>>();
+        let all =
+            |patterns: &[String]| patterns.iter().map(|pattern| whole(pattern)).collect::<Result<Vec<_>, Cause>>();
         Ok(Choice { include: all(include)?, exclude: all(exclude)? })
     }
 
@@ -117,12 +125,10 @@ impl Naming {
             None => source,
         };
         let (schema, table) = replaced.split_once('.').unwrap_or((&origin.schema, &replaced));
-        let filled = filled(&self.template, &[
-            ("server", &*origin.server),
-            ("database", &*origin.database),
-            ("schema", schema),
-            ("table", table),
-        ]);
+        let filled = filled(
+            &self.template,
+            &[("server", &*origin.server), ("database", &*origin.database), ("schema", schema), ("table", table)],
+        );
         // The dot of the template parts schema and table; one in a name of the source is part of that name.
         let (schema, name) = filled.split_once('\0').unwrap_or(("public", &filled));
         let case = |name: &str| if self.is_snake { snake(name) } else { name.to_owned() };

@@ -46,12 +46,14 @@ pub enum Image {
 #[derive(Debug)]
 pub struct Plan {
     pub table: String,
+    /// Its number among those that are followed.
+    pub target: i32,
     pub used: Vec<Used>,
     /// Places in `used`.
     key: Vec<usize>,
-    /// Where the place in the source's log is kept beside each row: then each row is guarded by itself.
-    lsn: Option<usize>,
-    deleted: Option<usize>,
+    /// Where the place in the source's log is kept beside each row.
+    pub lsn: Option<usize>,
+    pub deleted: Option<usize>,
 }
 
 /// Whether a transaction may change tables.
@@ -102,7 +104,13 @@ impl Plans {
     }
 
     /// None where there is no table, and none is needed.
-    pub fn plan(&self, work: &mut Work<'_>, known: &Known, shape: &Shape, puts: bool) -> Result<Option<Arc<Plan>>, Fault> {
+    pub fn plan(
+        &self,
+        work: &mut Work<'_>,
+        known: &Known,
+        shape: &Shape,
+        puts: bool,
+    ) -> Result<Option<Arc<Plan>>, Fault> {
         {
             let held = self.held();
             if let Some(plan) = held.plans.get(&shape.number) {
@@ -126,12 +134,18 @@ impl Plans {
     }
 
     /// The plan, and whether it is of a table as this transaction has just made it: until it is committed, nobody else's.
-    fn make(&self, work: &mut Work<'_>, known: &Known, shape: &Shape, puts: bool) -> Result<Option<(Arc<Plan>, bool)>, Fault> {
+    fn make(
+        &self,
+        work: &mut Work<'_>,
+        known: &Known,
+        shape: &Shape,
+        puts: bool,
+    ) -> Result<Option<(Arc<Plan>, bool)>, Fault> {
         let mut found = Found::look(work, &shape.table)?;
         if found.columns.is_empty() && !puts {
             return Ok(None);
         }
-        let mut has_changed = self.follow(work, shape)?;
+        let (target, mut has_changed) = self.follow(work, shape)?;
         let changes = |found: &Found| changes_of(shape, found);
         if puts && !changes(&found)?.is_empty() {
             // One at a time, and by what is there then.
@@ -153,21 +167,22 @@ impl Plans {
             known.note_target(&shape.table, types);
             return Err(Fault::retry(AGAIN, format!("{} has other types than its source", shape.table.quoted())));
         }
-        let plan = plan_of(shape, &found)?;
+        let plan = plan_of(shape, &found, target)?;
         if !shape.key.is_empty() && !plan.is_keyed_in(work, shape)? {
             let columns: Vec<String> = plan.key.iter().map(|at| quoted(&plan.used[*at].name)).collect();
             let (table, columns) = (shape.table.quoted(), columns.join(", "));
-            let text = format!("{table} has no unique index on exactly ({columns}), by which rows are told apart: make one");
+            let text =
+                format!("{table} has no unique index on exactly ({columns}), by which rows are told apart: make one");
             return Err(Fault::reject("cdc.table", text));
         }
         Ok(Some((Arc::new(plan), has_changed)))
     }
 
-    /// Notes whom the table follows. True where nobody had yet.
-    fn follow(&self, work: &mut Work<'_>, shape: &Shape) -> Result<bool, Fault> {
+    /// The table's number, and whether this transaction has given it.
+    fn follow(&self, work: &mut Work<'_>, shape: &Shape) -> Result<(i32, bool), Fault> {
         let TableName { schema, name } = &shape.table;
         if let Some(row) = work.query(FOLLOWED, &[schema, name])?.first() {
-            let source: &str = row.get(0);
+            let source: &str = row.get(1);
             if source != shape.identity {
                 let text = format!(
                     "{} follows {source}, and {} would be mixed into it: give one of them another name",
@@ -176,11 +191,11 @@ impl Plans {
                 );
                 return Err(Fault::reject("cdc.collision", text));
             }
-            return Ok(false);
+            return Ok((row.get(0), false));
         }
         work.execute(FOLLOW, &[schema, name, &shape.identity])?;
         // Another one may have been first.
-        self.follow(work, shape).map(|_| true)
+        self.follow(work, shape).map(|(target, _)| (target, true))
     }
 
     fn change(&self, work: &mut Work<'_>, shape: &Shape, changes: &[String]) -> Result<(), Fault> {
@@ -254,7 +269,7 @@ fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
     Ok(changes)
 }
 
-fn plan_of(shape: &Shape, found: &Found) -> Result<Plan, Fault> {
+fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault> {
     let mut used = Vec::new();
     let mut places = vec![None; shape.columns.len()];
     for (index, column) in shape.columns.iter().enumerate() {
@@ -279,6 +294,7 @@ fn plan_of(shape: &Shape, found: &Found) -> Result<Plan, Fault> {
     };
     Ok(Plan {
         table: shape.table.quoted(),
+        target,
         key,
         lsn: find(&|content| matches!(content, Content::Extra(Extra::Lsn))),
         deleted: find(&|content| matches!(content, Content::Deleted)),
@@ -299,9 +315,9 @@ impl Plan {
     }
 
     /// `x.c1, x.c2` and so on: parameters are arrays, one for each of these columns.
-    fn from(&self, columns: &[usize]) -> String {
-        let arrays: Vec<String> = (1..=columns.len()).map(|number| format!("${number}::text[]")).collect();
-        let names: Vec<String> = (1..=columns.len()).map(|number| format!("c{number}")).collect();
+    fn from(&self, count: usize) -> String {
+        let arrays: Vec<String> = (1..=count).map(|number| format!("${number}::text[]")).collect();
+        let names: Vec<String> = (1..=count).map(|number| format!("c{number}")).collect();
         format!("unnest({}) AS x ({})", arrays.join(", "), names.join(", "))
     }
 
@@ -331,18 +347,22 @@ impl Plan {
         }
     }
 
-    /// Puts rows, whatever there was: the columns are those of `used`, in order.
-    pub fn put(&self) -> String {
+    /// Puts rows, whatever there was: the columns are those of `used`, in order. `looks`: none that was deleted later; then
+    /// the ids of the keys follow.
+    pub fn put(&self, looks: bool) -> String {
         let columns = self.all();
         let names: Vec<String> = columns.iter().map(|at| self.name(*at)).collect();
         let values: Vec<String> = (0..columns.len()).map(|number| self.value(&columns, number)).collect();
-        let insert = format!(
-            "INSERT INTO {} AS t ({}) SELECT {} FROM {}",
-            self.table,
-            names.join(", "),
-            values.join(", "),
-            self.from(&columns)
-        );
+        let (from, only) = match self.lsn.filter(|_| looks) {
+            None => (self.from(columns.len()), String::new()),
+            Some(lsn) => {
+                let (key, lsn) = (columns.len() + 1, self.value(&columns, lsn));
+                let gone = format!("g.target = {} AND g.key = x.c{key}::uuid AND g.lsn > {lsn}", self.target);
+                (self.from(key), format!(" WHERE NOT EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE {gone})"))
+            }
+        };
+        let (names, values) = (names.join(", "), values.join(", "));
+        let insert = format!("INSERT INTO {} AS t ({names}) SELECT {values} FROM {from}{only}", self.table);
         if self.key.is_empty() {
             return insert;
         }
@@ -383,7 +403,7 @@ impl Plan {
             true => format!("{0} = t.{0}", self.name(columns[0])),
             false => sets.join(", "),
         };
-        let (from, is_row) = (self.from(&columns), self.is_row(&columns));
+        let (from, is_row) = (self.from(columns.len()), self.is_row(&columns));
         (format!("UPDATE {} AS t SET {sets} FROM {from} WHERE {is_row}", self.table), columns)
     }
 
@@ -391,7 +411,7 @@ impl Plan {
     pub fn delete(&self) -> (String, Vec<usize>) {
         let columns: Vec<usize> = self.key.iter().copied().chain(self.lsn).collect();
         let given = self.lsn.map_or(String::new(), |_| self.value(&columns, self.key.len()));
-        let (from, is_row, guard) = (self.from(&columns), self.is_row(&columns), self.guard(&given));
+        let (from, is_row, guard) = (self.from(columns.len()), self.is_row(&columns), self.guard(&given));
         let statement = match self.deleted {
             None => format!("DELETE FROM {} AS t USING {from} WHERE {is_row} AND {guard}", self.table),
             Some(at) => {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::lane::Lane;
 use super::shape::Shape;
-use crate::decode::debezium::Position;
 use crate::engine::Rows;
 
 /// A value, or why there is none.
@@ -49,12 +48,16 @@ pub struct Row {
     pub act: Act,
     pub told: Told,
     shape: u32,
-    /// None stands where the row before it stands.
-    pub position: Option<Position>,
-    pub at_ms: Option<i64>,
+    /// Its place in the source's log.
+    pub lsn: Option<i64>,
     /// Where the values of the key, or of the whole former row where there is no key, begin; those that it has follow.
     before: Option<u32>,
     after: Option<u32>,
+}
+
+/// As PostgreSQL writes one.
+pub fn shown_lsn(lsn: i64) -> String {
+    format!("{:X}/{:X}", lsn as u64 >> 32, lsn as u32)
 }
 
 impl Row {
@@ -130,7 +133,7 @@ impl CdcRows {
         &mut self,
         shape: &Arc<Shape>,
         (act, told): (Act, Told),
-        (position, at_ms): (Option<Position>, Option<i64>),
+        lsn: Option<i64>,
         (before, after): (Option<u32>, Option<u32>),
     ) {
         let known = self.shapes.iter().rposition(|known| known.number == shape.number);
@@ -138,7 +141,7 @@ impl CdcRows {
             self.shapes.push(shape.clone());
             self.shapes.len() - 1
         });
-        self.rows.push(Row { act, told, shape: shape as u32, position, at_ms, before, after });
+        self.rows.push(Row { act, told, shape: shape as u32, lsn, before, after });
     }
 
     pub fn rows(&self) -> &[Row] {
@@ -188,7 +191,7 @@ impl Rows for CdcRows {
 
     fn part(&self, rows: Range<usize>) -> Self {
         let mut part = CdcRows::default();
-        let mut copied = |part: &mut CdcRows, start: Option<u32>, count: usize| {
+        let copied = |part: &mut CdcRows, start: Option<u32>, count: usize| {
             let start = start?;
             let to = part.values(count);
             for number in 0..count as u32 {
@@ -204,17 +207,11 @@ impl Rows for CdcRows {
             }
             Some(to)
         };
-        // A row that stands where the one before it stands has to find that also when it is alone.
-        let mut position = None;
-        for (index, row) in self.rows[..rows.end].iter().enumerate() {
-            position = row.position.or(position);
-            if index < rows.start {
-                continue;
-            }
+        for row in &self.rows[rows] {
             let shape = self.shape(row);
             let before = copied(&mut part, row.before, shape.before_len());
             let after = copied(&mut part, row.after, shape.columns.len());
-            part.push(shape, (row.act, row.told), (position, row.at_ms), (before, after));
+            part.push(shape, (row.act, row.told), row.lsn, (before, after));
         }
         part
     }

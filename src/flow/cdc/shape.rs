@@ -146,7 +146,9 @@ impl Shape {
         let mut names = HashSet::new();
         let mut taken = |name: &str| match names.insert(name.to_owned()) {
             true => Ok(()),
-            false => Err(Cause::new("cdc.column", format!("{source} has two fields for column \"{name}\": rename one"))),
+            false => {
+                Err(Cause::new("cdc.column", format!("{source} has two fields for column \"{name}\": rename one")))
+            }
         };
         for (field, kind) in fields {
             let column = naming.column(&source, &field)?;
@@ -169,7 +171,10 @@ impl Shape {
             })
         };
         let key = key_fields.iter().map(of_key).collect::<Result<Vec<usize>, Cause>>()?;
-        if let Some(hidden) = key.iter().find(|column| matches!(columns[**column].content, Content::Masked(_, Mask::Null | Mask::Text(_)))) {
+        if let Some(hidden) = key
+            .iter()
+            .find(|column| matches!(columns[**column].content, Content::Masked(_, Mask::Null | Mask::Text(_))))
+        {
             let text = format!("{source}: column \"{}\" is of the key; only hash can hide it", columns[*hidden].name);
             return Err(Cause::new("cdc.key", text));
         }
