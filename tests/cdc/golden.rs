@@ -175,7 +175,7 @@ fn change_all(source: &mut Client, told: &mut Told) {
     }
 }
 
-const CHANGES_SETUP: &str = "
+pub const CHANGES_SETUP: &str = "
     CREATE TABLE plain (id integer PRIMARY KEY, name text, many integer);
     CREATE TABLE full_image (id integer PRIMARY KEY, name text, many integer);
     ALTER TABLE full_image REPLICA IDENTITY FULL;
