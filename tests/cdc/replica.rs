@@ -122,7 +122,8 @@ impl Replica {
     }
 
     pub fn letters(&self) -> Vec<String> {
-        let sql = "SELECT topic || ' ' || reason_code || ': ' || reason FROM sluicegate_letters ORDER BY letter_id LIMIT 20";
+        let sql =
+            "SELECT topic || ' ' || reason_code || ': ' || reason FROM sluicegate_letters ORDER BY letter_id LIMIT 20";
         connect(&self.url).query(sql, &[]).map_or(Vec::new(), |rows| rows.iter().map(|row| row.get(0)).collect())
     }
 
@@ -131,7 +132,9 @@ impl Replica {
     pub fn differences(&self, table: &str, read: &[Exception], compare: &[Exception]) -> Vec<String> {
         let (mut source, mut target) = (connect(&self.source), connect(&self.url));
         for client in [&mut source, &mut target] {
-            client.batch_execute("SET timezone = 'UTC'; SET extra_float_digits = 1; SET client_min_messages = error").expect("set");
+            client
+                .batch_execute("SET timezone = 'UTC'; SET extra_float_digits = 1; SET client_min_messages = error")
+                .expect("set");
         }
         let columns = columns(&mut source, table);
         let there: BTreeSet<String> = columns_of(&mut target, table).into_iter().map(|(name, _)| name).collect();
@@ -143,7 +146,8 @@ impl Replica {
         };
         let carried: Vec<&(String, String)> =
             columns.iter().filter(|(name, _)| exception(compare, name) != Some(NOT_CARRIED)).collect();
-        let missing: Vec<&String> = carried.iter().map(|(name, _)| name).filter(|name| !there.contains(*name)).collect();
+        let missing: Vec<&String> =
+            carried.iter().map(|(name, _)| name).filter(|name| !there.contains(*name)).collect();
         if !missing.is_empty() {
             return vec![format!("{table}: the target has no columns {missing:?}")];
         }
@@ -162,13 +166,10 @@ impl Replica {
             of_got.push(by.replace("{}", &names[place]));
         }
         let arrays: Vec<String> = (1..=carried.len()).map(|number| format!("${number}::text[]")).collect();
-        let read_back: Vec<String> = values.iter().zip(&names).map(|(value, name)| format!("{value} AS {name}")).collect();
-        let got = format!(
-            "SELECT {} FROM unnest({}) AS got({})",
-            read_back.join(", "),
-            arrays.join(", "),
-            names.join(", ")
-        );
+        let read_back: Vec<String> =
+            values.iter().zip(&names).map(|(value, name)| format!("{value} AS {name}")).collect();
+        let got =
+            format!("SELECT {} FROM unnest({}) AS got({})", read_back.join(", "), arrays.join(", "), names.join(", "));
         let parameters: Vec<&(dyn postgres::types::ToSql + Sync)> =
             lists.iter().map(|list| list as &(dyn postgres::types::ToSql + Sync)).collect();
         let sql = format!(
@@ -186,7 +187,9 @@ impl Replica {
                 let shorten = |line: String| line.chars().take(1500).collect::<String>();
                 rows.iter().map(|row| format!("{table}: {}", shorten(row.get(0)))).collect()
             }
-            Err(error) => vec![format!("{table}: {}", error.as_db_error().map_or(error.to_string(), |it| it.to_string()))],
+            Err(error) => {
+                vec![format!("{table}: {}", error.as_db_error().map_or(error.to_string(), |it| it.to_string()))]
+            }
         }
     }
 
