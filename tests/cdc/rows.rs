@@ -27,12 +27,12 @@ const LOST: &[Exception] = &[
     ("arrays", "docs", "{}::text::jsonb[]::text"),
 ];
 
+/// As an object in JSON, or as it is.
+const HSTORE: &str = "CASE WHEN {} LIKE '{%' THEN (SELECT coalesce(hstore(array_agg(key), array_agg(value)), '')
+    FROM json_each_text({}::json)) ELSE {}::hstore END";
+
 const READ: &[Exception] = &[
-    (
-        "maps",
-        "pairs",
-        "CASE WHEN {} LIKE '{%' THEN (SELECT coalesce(hstore(array_agg(key), array_agg(value)), '') FROM json_each_text({}::json)) ELSE {}::hstore END",
-    ),
+    ("maps", "pairs", HSTORE),
     (
         "maps",
         "many",
@@ -175,6 +175,10 @@ fn binary_mode(mode: &Mode) -> &'static str {
     mode.options.iter().find(|(name, _)| *name == "binary.handling.mode").map_or("bytes", |(_, value)| value)
 }
 
+/// Of these the connector sends null when they are out of line and did not change.
+const TOAST_LOST: &[Exception] = &[("toast", "shares", NOT_CARRIED), ("toast", "nums", NOT_CARRIED)];
+const TOAST_READ: &[Exception] = &[("toast", "pairs", HSTORE)];
+
 #[test]
 fn what_happens_to_rows_and_tables_while_the_connector_streams_happens_in_the_target() {
     let worker = Connect::start("rows");
@@ -199,7 +203,7 @@ fn what_happens_to_rows_and_tables_while_the_connector_streams_happens_in_the_ta
     let mut step = |sql: &str, tables: &[&str]| {
         source.batch_execute(sql).expect(sql);
         replica.settle();
-        let found: Vec<String> = tables.iter().flat_map(|table| replica.differences(table, &[], &[])).collect();
+        let found: Vec<String> = tables.iter().flat_map(|table| replica.differences(table, TOAST_READ, TOAST_LOST)).collect();
         assert!(found.is_empty(), "after {sql}\n{}\nletters: {:#?}", found.join("\n"), replica.letters());
     };
     step("SELECT 1", &["plain", "toast"]); // the snapshot
