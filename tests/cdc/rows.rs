@@ -203,7 +203,8 @@ fn what_happens_to_rows_and_tables_while_the_connector_streams_happens_in_the_ta
     let mut step = |sql: &str, tables: &[&str]| {
         source.batch_execute(sql).expect(sql);
         replica.settle();
-        let found: Vec<String> = tables.iter().flat_map(|table| replica.differences(table, TOAST_READ, TOAST_LOST)).collect();
+        let found: Vec<String> =
+            tables.iter().flat_map(|table| replica.differences(table, TOAST_READ, TOAST_LOST)).collect();
         assert!(found.is_empty(), "after {sql}\n{}\nletters: {:#?}", found.join("\n"), replica.letters());
     };
     step("SELECT 1", &["plain", "toast"]); // the snapshot
