@@ -1,4 +1,5 @@
 //! Bytes to values: formats of payloads, and nothing about where they come from or go to.
 
 pub mod avro;
+pub mod debezium;
 pub mod json;
