@@ -482,13 +482,7 @@ impl Flow for Cdc {
             return Ok(());
         }
         let changes = Changes::of(batches);
-        if let Err(fault) = changes.write(work, &self.plans, &self.known, self.does_mirror) {
-            // A table may have been changed behind a plan's back.
-            if fault.cause().code.starts_with("pg.42") {
-                self.plans.forget();
-            }
-            return Err(fault);
-        }
+        changes.write(work, &self.plans, &self.known, self.does_mirror).inspect_err(|_| self.plans.forget())?;
         changes.count(work);
         Ok(())
     }

@@ -98,9 +98,9 @@ impl Plans {
         held
     }
 
-    /// After a statement has failed that may be older than its table.
+    /// After a transaction has failed: what it has made is gone, and what failed may be older than its table.
     pub fn forget(&self) {
-        *self.held() = Held::default();
+        self.held().plans.clear();
     }
 
     /// None where there is no table, and none is needed.
@@ -124,7 +124,8 @@ impl Plans {
         }
         let made = self.make(work, known, shape, puts);
         match &made {
-            Ok(Some((plan, false))) => drop(self.held().plans.insert(shape.number, plan.clone())),
+            // A trial is taken back, with the tables that it has made.
+            Ok(Some((plan, false))) if !work.is_inner() => drop(self.held().plans.insert(shape.number, plan.clone())),
             Err(Fault::Reject(cause)) => {
                 drop(self.held().refused.insert(shape.number, (Instant::now(), cause.clone())));
             }
