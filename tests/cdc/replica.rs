@@ -38,6 +38,8 @@ impl Replica {
             ("LOG_LEVEL", "debug".to_owned()),
             ("SLUICEGATE_FLOWS_CDC_TOPICS", format!("{prefix}.public.*")),
             ("SLUICEGATE_FLOWS_CDC_GROUP_ID", unique("group")),
+            // So that new topics are soon found.
+            ("SLUICEGATE_KAFKA_OPTIONS", "topic.metadata.refresh.interval.ms=1000".to_owned()),
             // Short, so that what a killed instance had is soon taken over.
             ("SLUICEGATE_FLOWS_CDC_SESSION_TIMEOUT_MS", "2000".to_owned()),
             ("SLUICEGATE_FLOWS_CDC_REVOKE_GRACE_MS", "1000".to_owned()),
@@ -122,8 +124,7 @@ impl Replica {
     }
 
     pub fn letters(&self) -> Vec<String> {
-        let sql =
-            "SELECT topic || ' ' || reason_code || ': ' || reason FROM sluicegate_letters ORDER BY letter_id LIMIT 20";
+        let sql = "SELECT topic || ' ' || reason_code || ': ' || reason FROM sluicegate_letters ORDER BY id LIMIT 20";
         connect(&self.url).query(sql, &[]).map_or(Vec::new(), |rows| rows.iter().map(|row| row.get(0)).collect())
     }
 
