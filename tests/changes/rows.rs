@@ -213,7 +213,8 @@ fn names_of_any_kind_are_names_and_nothing_else() {
         let sql = format!("SELECT {} FROM {}.{}", quoted(name), quoted(&table.schema), quoted(name));
         assert_eq!(target.rows(&sql), ["'; DROP TABLE precious; --"], "{name}");
     }
-    assert_eq!((target.codes(), target.rows("SELECT count(*) FROM precious")), (vec![], vec!["0".to_owned()]));
+    assert_eq!(target.rows("SELECT count(*) FROM precious"), ["0"]);
+    assert_eq!(target.letters, []);
 
     let long = "x".repeat(64);
     let many: Vec<String> = (0..2_000).map(|number| format!("c{number}")).collect();
@@ -289,8 +290,8 @@ fn what_the_user_says_of_tables_and_columns_is_done() {
     assert_eq!(
         target.rows("SELECT id, called, mail, phone, home_town, __op, __at, __offset, __topic, __lsn, is_gone FROM copy.users_of_cdc ORDER BY id"),
         [
-            format!("1|n|{hash}|***|h|c|2026-11-18 10:13:20.001+00|0|cdc.public.Users|0/12C|t"),
-            format!("2|n|{hash}|***|h|c|2026-11-18 10:13:20.002+00|1|cdc.public.Users|0/2|f"),
+            format!("1|n|{hash}|***|h|c|2026-11-18 11:06:40.001+00|0|cdc.public.Users|0/12C|t"),
+            format!("2|n|{hash}|***|h|c|2026-11-18 11:06:40.002+00|1|cdc.public.Users|0/2|f"),
         ]
     );
     assert_eq!(target.rows("SELECT count(*) FROM pg_attribute WHERE attname IN ('bio', 'name') AND attrelid = 'copy.users_of_cdc'::regclass"), ["0"]);
