@@ -9,7 +9,7 @@ use crate::target::{Event, Target};
 
 /// What the connector itself does not carry in some mode or at its ends (tests/golden/cdc/README.md): tables and columns.
 /// Each of their values is held against what can be expected of it by the test of `decode::debezium`.
-const NOT_CARRIED: [(&str, &str); 16] = [
+const NOT_CARRIED: &[(&str, &str)] = &[
     ("extremes", ""),
     ("unknown", ""),
     ("spans", ""),
@@ -26,6 +26,12 @@ const NOT_CARRIED: [(&str, &str); 16] = [
     ("numbers", "num_fine"),
     ("numbers", "nums"),
     ("bits", "bits_any"),
+    ("bits", "bits_20"),
+    ("maps", ""),
+    ("specials", ""),
+    ("texts", "fixed"),
+    ("texts", "host"),
+    ("texts", "letter"),
 ];
 
 fn text(part: &Value, schemas: &[Value]) -> Option<String> {
@@ -45,7 +51,9 @@ fn check(file: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cdc").join(file);
     let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let binary = golden["options"]["binary.handling.mode"].as_str().unwrap_or("bytes").to_owned();
-    let mut target = Target::new(&[("binary_mode", &binary)]);
+    let decimals = golden["options"]["decimal.handling.mode"].as_str().unwrap_or("precise").to_owned();
+    let times = golden["options"]["time.precision.mode"].as_str().unwrap_or("adaptive").to_owned();
+    let mut target = Target::new(&[("binary_mode", &binary), ("decimal_mode", &decimals), ("time_precision", &times)]);
     // Rows of types of extensions need these; of the source's own types the target knows nothing.
     for extension in ["hstore", "citext", "ltree"] {
         let _ = target.client.batch_execute(&format!("CREATE EXTENSION IF NOT EXISTS {extension}"));
@@ -73,7 +81,11 @@ fn check(file: &str) -> Vec<String> {
     let schemas = golden["schemas"].as_array().cloned().unwrap_or_default();
     let mut topics: BTreeMap<&str, Vec<(&Value, Event)>> = BTreeMap::new();
     for event in golden["events"].as_array().unwrap() {
-        let record = (text(&event["key"], &schemas), text(&event["value"], &schemas));
+        let header = |header: &Value| {
+            (header[0].as_str().unwrap().to_owned(), header[1].as_str().map(|text| text.as_bytes().to_vec()))
+        };
+        let headers = event["headers"].as_array().unwrap().iter().map(header).collect();
+        let record = (text(&event["key"], &schemas), text(&event["value"], &schemas), headers);
         topics.entry(event["topic"].as_str().unwrap()).or_default().push((event, record));
     }
     let mut wrong = Vec::new();
@@ -87,7 +99,6 @@ fn check(file: &str) -> Vec<String> {
         let mut last: BTreeMap<String, &Value> = BTreeMap::new();
         for (event, _) in &events {
             let key = event["key"].get("payload").unwrap_or(&event["key"]);
-            let key = if key.is_null() { &event["expected"] } else { key };
             if key.is_null() {
                 continue;
             }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::array::TextArray;
 use super::lane::Known;
 use super::naming::TableName;
-use super::plan::{Image, Plan, Plans};
+use super::plan::{Image, Need, Plan, Plans};
 use super::rows::{Act, CdcRows, Row, Value, shown_lsn};
 use super::shape::Shape;
 use crate::engine::Batch;
@@ -145,8 +145,8 @@ impl<'a> Table<'a, '_> {
         self.flush(work)
     }
 
-    fn plan(&self, work: &mut Work<'_>, shape: &Shape, puts: bool) -> Result<Option<Arc<Plan>>, Fault> {
-        self.plans.plan(work, self.known, shape, puts)
+    fn plan(&self, work: &mut Work<'_>, shape: &Shape, need: Need) -> Result<Option<Arc<Plan>>, Fault> {
+        self.plans.plan(work, self.known, shape, need)
     }
 
     fn add(&mut self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
@@ -235,7 +235,7 @@ impl<'a> Table<'a, '_> {
     }
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
-        let Some(plan) = self.plan(work, rows[0].shape(), false)? else { return Ok(()) };
+        let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
         let (statement, columns) = plan.delete();
         let mut arrays: Vec<TextArray> = columns.iter().map(|_| TextArray::new()).collect();
         let (mut ids, mut lsns) = (TextArray::new(), TextArray::new());
@@ -276,7 +276,7 @@ impl<'a> Table<'a, '_> {
 
     fn put(&self, work: &mut Work<'_>, unchanged: &[usize], rows: &[&Pending<'a>]) -> Result<(), Fault> {
         let Some(Pending::Put { at: first, .. }) = rows.first() else { return Ok(()) };
-        let Some(plan) = self.plan(work, first.shape(), true)? else { return Ok(()) };
+        let Some(plan) = self.plan(work, first.shape(), Need::Put)? else { return Ok(()) };
         let looks = unchanged.is_empty() && self.looks(work, &plan, rows)?;
         let (statement, columns) = match unchanged.is_empty() {
             true => (plan.put(looks), (0..plan.used.len()).collect()),
@@ -330,7 +330,7 @@ impl<'a> Table<'a, '_> {
 
     /// The row of the former key gets the new one.
     fn rename(&self, work: &mut Work<'_>, at: At<'a>, new: impl Fn(usize) -> Value<'a>) -> Result<(), Fault> {
-        let Some(plan) = self.plan(work, at.shape(), false)? else { return Ok(()) };
+        let Some(plan) = self.plan(work, at.shape(), Need::Delete)? else { return Ok(()) };
         let keys = at.shape().key.len();
         let mut arrays: Vec<TextArray> = (0..2 * keys).map(|_| TextArray::new()).collect();
         for (number, array) in arrays.iter_mut().enumerate() {
@@ -340,7 +340,7 @@ impl<'a> Table<'a, '_> {
     }
 
     fn truncate(&self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
-        let Some(plan) = self.plan(work, at.shape(), false)? else { return Ok(()) };
+        let Some(plan) = self.plan(work, at.shape(), Need::Truncate)? else { return Ok(()) };
         let [at_once, one_by_one] = plan.truncate();
         let mut inner = work.begin()?;
         match inner.run(&at_once) {
@@ -366,7 +366,7 @@ impl<'a> Table<'a, '_> {
             self.put(work, &[], &puts.iter().collect::<Vec<_>>())?;
             return Ok(count);
         }
-        let Some(plan) = self.plan(work, shape, self.does_mirror)? else { return Ok(1) };
+        let Some(plan) = self.plan(work, shape, Need::Put)? else { return Ok(1) };
         if !self.does_mirror {
             // A change more, as the row was.
             let mut arrays: Vec<TextArray> = plan.used.iter().map(|_| TextArray::new()).collect();

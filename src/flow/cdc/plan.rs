@@ -58,7 +58,16 @@ pub struct Plan {
     pub deleted: Option<usize>,
 }
 
-/// Whether a transaction may change tables.
+/// What a plan is needed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Put,
+    /// What is not there cannot be deleted; but that it was is noted.
+    Delete,
+    Truncate,
+}
+
+/// Plans of shapes, as long as they hold.
 pub struct Plans {
     evolves: bool,
     held: Mutex<Held>,
@@ -111,7 +120,7 @@ impl Plans {
         work: &mut Work<'_>,
         known: &Known,
         shape: &Shape,
-        puts: bool,
+        need: Need,
     ) -> Result<Option<Arc<Plan>>, Fault> {
         {
             let held = self.held();
@@ -124,7 +133,7 @@ impl Plans {
                 return Err(Fault::Reject(cause.clone()));
             }
         }
-        let made = self.make(work, known, shape, puts);
+        let made = self.make(work, known, shape, need);
         match &made {
             // A trial is taken back, with the tables that it has made.
             Ok(Some((plan, false))) if !work.is_inner() => drop(self.held().plans.insert(shape.number, plan.clone())),
@@ -142,10 +151,11 @@ impl Plans {
         work: &mut Work<'_>,
         known: &Known,
         shape: &Shape,
-        puts: bool,
+        need: Need,
     ) -> Result<Option<(Arc<Plan>, bool)>, Fault> {
         let mut found = Found::look(work, &shape.table)?;
-        if found.columns.is_empty() && !puts && shape.is_guess {
+        let is_needed = need == Need::Put || need == Need::Delete && !shape.is_guess;
+        if found.columns.is_empty() && !is_needed {
             return Ok(None);
         }
         if !shape.is_fitted {
@@ -153,7 +163,7 @@ impl Plans {
         }
         let (target, mut has_changed) = self.follow(work, shape)?;
         let changes = |found: &Found| changes_of(shape, found);
-        if (puts || found.columns.is_empty()) && !changes(&found)?.is_empty() {
+        if (need == Need::Put || found.columns.is_empty()) && !changes(&found)?.is_empty() {
             // One at a time, and by what is there then.
             work.run("SELECT pg_advisory_xact_lock(hashtext('sluicegate cdc'))")?;
             found = Found::look(work, &shape.table)?;
