@@ -8,12 +8,13 @@ TARGET ?= all
 SECONDS ?= 3600
 MINUTES ?= 30
 SEED ?=
+CHANGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench sim chaos soak fuzz build down status
+.PHONY: help run test test-cdc golden-cdc lint bench bench-cdc sim chaos soak fuzz build down status
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Kafka, PostgreSQL, topics, tables and the program; Ctrl-C drains and stops it
 	@scripts/run $(ARGS)
@@ -21,11 +22,20 @@ run: ## Kafka, PostgreSQL, topics, tables and the program; Ctrl-C drains and sto
 test: ## every test, against a real Kafka and a real PostgreSQL of its own
 	@scripts/test $(ARGS)
 
+test-cdc: ## the cdc flow behind a real Debezium connector: make test-cdc CHANGES=200000 SEED=1
+	@$(if $(CHANGES),SLUICEGATE_CDC_CHANGES=$(CHANGES)) $(if $(SEED),SLUICEGATE_CDC_SEED=$(SEED)) scripts/test --test cdc $(ARGS)
+
+golden-cdc: ## what the connector sends, beside tests/golden/cdc; with UPDATE_EXPECT=1 it is written there
+	@SLUICEGATE_CDC_GOLDEN=1 scripts/test --test cdc golden -- --test-threads=1
+
 lint: ## rustfmt, clippy with warnings denied, cargo-deny
 	@scripts/lint
 
 bench: ## the pipeline beside raw COPY and its peers, latency, footprint; ARGS=--help lists more (growth, 10 M rows)
 	@scripts/bench $(ARGS)
+
+bench-cdc: ## change events a second beside Debezium's JDBC sink: make bench-cdc ARGS="--changes 2000000"
+	@scripts/bench --parts cdc $(ARGS)
 
 sim: ## the engine in the simulator, under more seeds: make sim SEEDS=1000000
 	SLUICEGATE_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture

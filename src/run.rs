@@ -167,18 +167,20 @@ pub fn init(config: &Config) -> Result<(), Failure> {
                     .map_err(|fault| fault.into_cause())
             };
             let outlets = flow.outlets().into_iter().try_for_each(|topic| create(topic).map(drop));
+            let own = Some(&config.topic).filter(|topic| !topic.is_empty());
             let made = outlets
                 .and_then(|()| sink(self.0, config, flow, Track::new(name)))
                 .and_then(|sink| sink.create_tables().map_err(|fault| fault.into_cause()))
-                .and_then(|()| create(&config.topic));
+                .and_then(|()| own.map(|topic| create(topic)).transpose());
             match made {
-                Ok(Made::Created) => {
+                Ok(None) => println!("{name}: its topics and tables are made by those who send and as they come"),
+                Ok(Some(Made::Created)) => {
                     println!(
                         "{}: table {}, topic {} with {} partitions",
                         name, config.table, config.topic, config.partitions
                     );
                 }
-                Ok(Made::Existed(partitions)) => {
+                Ok(Some(Made::Existed(partitions))) => {
                     println!(
                         "{}: table {}, topic {} was there with {partitions} partitions",
                         name, config.table, config.topic
@@ -198,7 +200,7 @@ pub fn init(config: &Config) -> Result<(), Failure> {
 
 fn start_demo_broker(config: &mut Config) -> Result<DemoBroker, Failure> {
     let demo = DemoBroker::start()?;
-    for flow in config.flows.values_mut().filter(|flow| flow.enabled) {
+    for flow in config.flows.values_mut().filter(|flow| flow.enabled && !flow.topic.is_empty()) {
         // Its offsets start again with every process; under a name of its own the ledger does not mind.
         let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs());
         flow.topic = format!("{}-demo-{now}", flow.topic);
@@ -320,12 +322,15 @@ fn policy(flow: &config::Flow) -> Policy {
 }
 
 fn consumer_config(config: &Config, flow: &config::Flow, more: &[&str], is_demo: bool) -> ConsumerConfig {
-    let topics: Vec<String> =
-        std::iter::once(flow.topic.as_str()).chain(more.iter().copied()).map(str::to_owned).collect();
+    let own = Some(flow.topic.as_str()).filter(|topic| !topic.is_empty());
+    // Names that begin so are patterns for the client.
+    let named = |topic: &str| if config::is_pattern(topic) { format!("^({topic})$") } else { topic.to_owned() };
+    let topics: Vec<String> = own.into_iter().chain(more.iter().copied()).map(named).collect();
     ConsumerConfig {
         brokers: config.kafka.brokers.join(","),
         group_id: flow.group_id.clone(),
-        partitions: flow.partitions as u32 * topics.len() as u32,
+        // How many topics a pattern finds nobody knows: `partitions` is of all of them then.
+        partitions: flow.partitions as u32 * own.map_or(1, |_| topics.len() as u32),
         topics,
         start: match flow.start {
             config::Start::Earliest => Start::Earliest,

@@ -3,6 +3,14 @@
 
 #[path = "cdc/golden.rs"]
 mod golden;
+#[path = "cdc/hostile.rs"]
+mod hostile;
 #[path = "cdc/kinds.rs"]
 mod kinds;
+#[path = "cdc/replica.rs"]
+mod replica;
+#[path = "cdc/rows.rs"]
+mod rows;
 mod support;
+#[path = "cdc/workload.rs"]
+mod workload;

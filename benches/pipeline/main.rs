@@ -10,6 +10,7 @@
 
 mod accept;
 mod away;
+mod cdc;
 mod consumer;
 mod contenders;
 mod events;
@@ -37,7 +38,7 @@ use machine::{Machine, said};
 use options::{Options, Part};
 use peers::Peers;
 use records::{SMALL_BYTES, encoded};
-use results::{Events, Load, Orders, Results, Run, median};
+use results::{Changes, Events, Load, Orders, Results, Run, median};
 use stage::Stage;
 
 /// Shares of the reached rate at which latency is measured.
@@ -98,6 +99,7 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         orders: None,
         accept: Vec::new(),
         events: None,
+        cdc: None,
     };
     println!("{}", results.machine.line());
     // Latency is measured at shares of the rate that the rounds reach.
@@ -154,7 +156,18 @@ fn measure(stage: &Stage, options: &Options) -> Results {
     if options.wants(Part::Events) {
         let runs = events::measure(stage, &load, options.rounds);
         let steady = events::steady(stage, options.rounds);
-        results.events = Some(Events { load, runs, steady });
+        results.events = Some(Events { load: load.clone(), runs, steady });
+    }
+    let load = Load {
+        rows: options.changes,
+        partitions: cdc::PARTITIONS,
+        writers: cdc::WRITERS,
+        record_bytes: cdc::CHANGE_BYTES,
+        ..load
+    };
+    if options.wants(Part::Cdc) {
+        let runs = cdc::measure(stage, &load, options.rounds);
+        results.cdc = Some(Changes { load, runs });
     }
     results
 }

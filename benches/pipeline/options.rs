@@ -29,6 +29,9 @@ pub struct Options {
     /// Events of a round of the events flow
     #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(100_000..))]
     pub events: u64,
+    /// Changes of a round of the cdc flow
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100_000..))]
+    pub changes: u64,
     /// Partitions of the topic
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub partitions: u32,
@@ -69,6 +72,8 @@ pub enum Part {
     Accept,
     /// Events a second with and without comparing their ids, and what failures cost the others
     Events,
+    /// Change events a second, beside Debezium's JDBC sink
+    Cdc,
 }
 
 impl Options {

@@ -76,27 +76,7 @@ impl Program {
 
     /// The same of records that may become something else than a row, by another's word.
     pub fn await_applied(&self, rows: u64, applied: impl Fn() -> u64) -> f64 {
-        let mut first: Option<(Instant, u64)> = None;
-        loop {
-            let written = applied();
-            let now = Instant::now();
-            let pause = match first {
-                _ if written >= rows => break,
-                None if written == 0 => LOOK_MIN,
-                None => {
-                    first = Some((now, written));
-                    LOOK_MAX
-                }
-                Some((since, before)) => {
-                    let share_left = (rows - written) as f64 / (written - before).max(1) as f64;
-                    (now - since).mul_f64(share_left.min(1.0) / 2.0).clamp(LOOK_MIN, LOOK_MAX)
-                }
-            };
-            self.expect_soon("at the last row");
-            std::thread::sleep(pause);
-        }
-        let (since, before) = first.expect("seen at work: more rows than one look finds");
-        (rows - before) as f64 / since.elapsed().as_secs_f64()
+        await_applied(rows, applied)
     }
 
     /// Until so many rows are written, or more.
@@ -148,6 +128,31 @@ impl Program {
     }
 }
 
+/// Rows a second from the first look that finds some applied to the last one.
+pub fn await_applied(rows: u64, applied: impl Fn() -> u64) -> f64 {
+    let (began, mut first) = (Instant::now(), None::<(Instant, u64)>);
+    loop {
+        let written = applied();
+        let now = Instant::now();
+        let pause = match first {
+            _ if written >= rows => break,
+            None if written == 0 => LOOK_MIN,
+            None => {
+                first = Some((now, written));
+                LOOK_MAX
+            }
+            Some((since, before)) => {
+                let share_left = (rows - written) as f64 / (written - before).max(1) as f64;
+                (now - since).mul_f64(share_left.min(1.0) / 2.0).clamp(LOOK_MIN, LOOK_MAX)
+            }
+        };
+        assert!(began.elapsed() < PATIENCE, "{written} of {rows} rows after {PATIENCE:?}");
+        std::thread::sleep(pause);
+    }
+    let (since, before) = first.expect("seen at work: more rows than one look finds");
+    (rows - before) as f64 / since.elapsed().as_secs_f64()
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -163,7 +168,7 @@ pub const OTHER_WORK: &str = "intake, HTTP, the rest";
 
 /// What a thread of the program does, by its name.
 fn work_of(thread: &str) -> &'static str {
-    match ["status-", "orders-", "events-"].iter().find_map(|flow| thread.strip_prefix(flow)) {
+    match ["status-", "orders-", "events-", "cdc-"].iter().find_map(|flow| thread.strip_prefix(flow)) {
         Some(number) if number.parse::<u32>().is_ok() => DECODING,
         Some(writer) if writer.starts_with("writer") => WRITING,
         Some("relay") => TELLING,

@@ -26,6 +26,7 @@ pub fn publish(results: &Results) {
     rounds(results.growth.iter().map(|growth| growth.run.round).max());
     rounds(results.orders.iter().flat_map(|orders| orders.runs.iter().map(|run| run.round)).max());
     rounds(results.events.iter().flat_map(|events| events.runs.iter().map(|run| run.round)).max());
+    rounds(results.cdc.iter().flat_map(|cdc| cdc.runs.iter().map(|run| run.round)).max());
     rounds(results.accept.iter().map(|accept| accept.round).max());
     let run = format!("benches/runs/{}", file_name(results));
     write(&run, &json(results));
@@ -55,6 +56,9 @@ pub fn publish(results: &Results) {
     }
     if let Some((table, steady)) = report::events::table(results).zip(report::events::steady(results)) {
         mark("docs/BENCH.md", "events", &[table, steady, measured_on("../")].join("\n"));
+    }
+    if let Some(table) = report::cdc::table(results) {
+        mark("docs/BENCH.md", "cdc", &[table, measured_on("../")].join("\n"));
     }
     if let Some(accept) = report::orders::accept(results) {
         mark("docs/BENCH.md", "accept", &[accept, measured_on("../")].join("\n"));

@@ -1,5 +1,6 @@
 //! What a run comes to, as tables: the same text for a terminal and for the documentation.
 
+pub mod cdc;
 pub mod events;
 pub mod orders;
 
@@ -24,6 +25,7 @@ pub fn all(results: &Results) -> String {
         orders::accept(results),
         events::table(results),
         events::steady(results),
+        cdc::table(results),
     ];
     format!("\n{}\n\n{}", results.machine.line(), parts.into_iter().flatten().collect::<Vec<_>>().join("\n"))
 }

@@ -28,6 +28,15 @@ pub struct Results {
     pub accept: Vec<Accept>,
     #[serde(default)]
     pub events: Option<Events>,
+    #[serde(default)]
+    pub cdc: Option<Changes>,
+}
+
+/// Of the cdc flow, and what its runs were run on.
+#[derive(Serialize, Deserialize)]
+pub struct Changes {
+    pub load: Load,
+    pub runs: Vec<Run>,
 }
 
 /// Of the events flow: what its runs were run on, and latency at a steady rate, by contender.

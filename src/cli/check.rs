@@ -125,8 +125,14 @@ fn kafka(config: &Config) -> Result<String, String> {
     let consumer: BaseConsumer = client.create().map_err(|error| format!("{shown}: {error}"))?;
 
     let mut text = String::new();
-    let topics = |flow: &config::Flow| std::iter::once(flow.topic.clone()).chain(flow.retry_topics());
-    for (name, topic) in config.enabled().flat_map(|(name, flow)| topics(flow).map(move |topic| (name, topic))) {
+    let topics = |flow: &config::Flow| {
+        let named = flow.topics.iter().filter(|topic| !config::is_pattern(topic)).cloned();
+        let own = Some(flow.topic.clone()).filter(|topic| !topic.is_empty());
+        own.into_iter().chain(flow.retry_topics()).chain(named).collect::<Vec<_>>()
+    };
+    for (name, topic) in
+        config.enabled().flat_map(|(name, flow)| topics(flow).into_iter().map(move |topic| (name, topic)))
+    {
         let metadata = consumer
             .fetch_metadata(Some(&topic), *request_timeout)
             .map_err(|error| format!("{shown}: {error}; is a broker there, and reachable from here?"))?;

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use super::handlers::path;
-use super::kind::{Kind, broker, host, not_empty, sqlstate, table, topic};
+use super::kind::{Kind, broker, column_name, extra, host, mask, not_empty, pattern, regex, sqlstate, table, topic};
 use super::options;
 
 /// What counts when nobody says anything.
@@ -129,6 +129,8 @@ const COMMON: &[Row] = &[
 /// A flow's answers to the common keys and the keys that only it has.
 struct FlowRow {
     name: &'static str,
+    /// Common keys that it has not.
+    without: &'static [&'static str],
     defaults: &'static [(&'static str, &'static str)],
     env: &'static [(&'static str, &'static [&'static str])],
     own: &'static [Row],
@@ -137,7 +139,64 @@ struct FlowRow {
 #[rustfmt::skip]
 const FLOWS: &[FlowRow] = &[
     FlowRow {
+        name: "cdc",
+        without: &["topic", "table", "replication_factor"],
+        defaults: &[("enabled", "false"), ("group_id", "cdc_consumer")],
+        env: &[],
+        own: &[
+            row("topics", Kind::List(pattern), Is("cdc.public.*"), &[],
+                "Topics to read, by name or by pattern; a pattern has at least one of * + ? ( ) [ ] { } | ^ $ and is meant for the whole name. Topics that are made later are found within seconds."),
+            row("table_name", Kind::Text(not_empty), Is("{schema}.{table}"), &[],
+                "Target of a source table. {server}, {database}, {schema} and {table} are filled in; the dot parts schema and table."),
+            row("table_pattern", Kind::Text(regex), Unset, &[],
+                "A pattern for the whole of schema.table at the source,"),
+            row("table_replacement", Kind::Text(not_empty), Is("$0"), &[],
+                "and what it becomes before table_name is filled in; $1 is its first group."),
+            row("table_case", Kind::Word(&["keep", "snake"]), Is("keep"), &[],
+                "`snake` makes small letters and underscores of the names of tables and columns."),
+            row("tables_include", Kind::List(regex), Is(""), &[],
+                "Patterns for schema.table at the source; none takes all,"),
+            row("tables_exclude", Kind::List(regex), Is(""), &[],
+                "but for those that these name."),
+            row("columns_include", Kind::List(regex), Is(""), &[],
+                "Patterns for schema.table.column at the source; none takes all,"),
+            row("columns_exclude", Kind::List(regex), Is(""), &[],
+                "but for those that these name."),
+            row("columns_rename", Kind::Map(column_name), Is(""), &[],
+                "schema.table.column=name"),
+            row("columns_mask", Kind::Map(mask), Is(""), &[],
+                "A pattern for schema.table.column and what is written in place of its values: null, hash, or text:WORDS."),
+            row("mask_salt", Kind::Text(not_empty), Unset, &[],
+                "What is put before a value that is hashed, so that nobody can guess it by hashing."),
+            row("key_columns", Kind::Map(column_name), Is(""), &[],
+                "schema.table=column+column: what tells its rows apart, in place of the record's key; none for rows that nothing does."),
+            row("keyless", Kind::Word(&["mirror", "append"]), Is("mirror"), &[],
+                "Rows that nothing tells apart: `mirror` changes the one that was as REPLICA IDENTITY FULL says, `append` adds a row for each change."),
+            row("truncate", Kind::Bool, Is("true"), &[],
+                "Whether a TRUNCATE at the source empties the target."),
+            row("soft_delete", Kind::Text(not_empty), Unset, &[],
+                "A column that says that a row is deleted, in place of deleting it."),
+            row("extra_columns", Kind::Map(extra), Is("lsn=__lsn"), &[],
+                "What is kept beside each row: op, source_time, lsn, topic, partition or offset, each with its column. By lsn no row goes back, whatever is sent again; without it only the ledger guards."),
+            row("evolve", Kind::Bool, Is("true"), &[],
+                "Make tables and columns that are missing, and widen types where that is safe. Off, such records are set aside."),
+            row("foreign_keys", Kind::Word(&["check", "replica"]), Is("check"), &[],
+                "Topics come in any order. `replica` does not check foreign keys of the target, and fires no triggers; the role must be allowed to set session_replication_role."),
+            row("name_rules", Kind::Bool, Is("true"), &[],
+                "In payloads without a schema: price, amount and total are decimals in base64, *_at is microseconds, __deleted is true or false."),
+            row("decimal_scale", Kind::Integer { min: 0, max: 1000 }, Is("2"), &[],
+                "Digits behind the point of those decimals."),
+            row("binary_mode", Kind::Word(&["bytes", "base64", "base64-url-safe", "hex"]), Is("bytes"), &[],
+                "The connector's binary.handling.mode: how a text holds what goes into a bytea column."),
+            row("unavailable_value", Kind::Text(not_empty), Is("__debezium_unavailable_value"), &[],
+                "The connector's unavailable.value.placeholder: the column keeps what it has."),
+            row("continue_on_error", Kind::Bool, Is("true"), &[],
+                "Set a record aside that cannot be applied. Off, its partition halts."),
+        ],
+    },
+    FlowRow {
         name: "events",
+        without: &[],
         defaults: &[
             ("enabled", "false"), ("topic", "events"), ("partitions", "3"), ("group_id", "event-processor-group"),
             ("table", "events"), ("writers", "5"),
@@ -189,6 +248,7 @@ const FLOWS: &[FlowRow] = &[
     },
     FlowRow {
         name: "orders",
+        without: &[],
         defaults: &[
             ("enabled", "false"), ("topic", "orders-placed"), ("partitions", "50"), ("group_id", "order-processors"),
             ("table", "orders"),
@@ -213,6 +273,7 @@ const FLOWS: &[FlowRow] = &[
     },
     FlowRow {
         name: "status",
+        without: &[],
         defaults: &[
             ("topic", "seed-status-updates"), ("group_id", "postgres-inserter-group-go"), ("table", "processed_seed_status"),
         ],
@@ -252,7 +313,7 @@ impl Key {
 
     /// What the value must never be shown for. URLs and maps hide the secret part only; see `check::shown`.
     pub fn is_secret(&self) -> bool {
-        self.path.ends_with("password")
+        self.path.ends_with("password") || self.path.ends_with("salt")
     }
 }
 
@@ -263,7 +324,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         let section = format!("flows.{}.", flow.name);
         let find = |path| flow.defaults.iter().find(|(leaf, _)| *leaf == path).map(|(_, text)| *text);
         let names = |path| flow.env.iter().find(|(leaf, _)| *leaf == path).map_or(&[][..], |(_, names)| *names);
-        let rows = COMMON.iter().chain(flow.own);
+        let rows = COMMON.iter().filter(|row| !flow.without.contains(&row.path)).chain(flow.own);
         rows.map(|row| Key::new(row, &section, find(row.path), names(row.path))).collect::<Vec<_>>()
     });
     shared.chain(flows).collect()

@@ -274,6 +274,53 @@ pub fn topic(text: &str) -> Result<(), Flaw> {
     }
 }
 
+/// A name of a topic, or a pattern for names.
+pub fn pattern(text: &str) -> Result<(), Flaw> {
+    match is_pattern(text) {
+        true => regex(text),
+        false => topic(text),
+    }
+}
+
+/// Dots are in the names of topics; all else that a pattern may have is not.
+pub fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\'])
+}
+
+pub fn regex(text: &str) -> Result<(), Flaw> {
+    regex_lite::Regex::new(text).map(drop).map_err(|_| {
+        Flaw::new("is no regular expression", "write one, as public\\.orders.*, with \\ before what is meant as it is")
+    })
+}
+
+/// schema.table or schema.table.column at the source, and a name or names.
+pub fn column_name(name: &str, value: &str) -> Result<(), Flaw> {
+    match name.contains('.') && !value.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(Flaw::new("has a name without its table", "write schema.table.column=name, or schema.table=columns"))
+        }
+    }
+}
+
+pub fn mask(name: &str, value: &str) -> Result<(), Flaw> {
+    regex(name)?;
+    match matches!(value, "null" | "hash") || value.starts_with("text:") {
+        true => Ok(()),
+        false => Err(Flaw::new("has a mask that is not known", "write null, hash, or text:WORDS")),
+    }
+}
+
+pub fn extra(name: &str, value: &str) -> Result<(), Flaw> {
+    match ["op", "source_time", "lsn", "topic", "partition", "offset"].contains(&name) && !value.is_empty() {
+        true => Ok(()),
+        false => Err(Flaw::new(
+            "has something that is not kept beside rows",
+            "write op, source_time, lsn, topic, partition or offset, each with =COLUMN",
+        )),
+    }
+}
+
 /// An SQLSTATE, as in PostgreSQL's appendix of error codes.
 pub fn sqlstate(text: &str) -> Result<(), Flaw> {
     match text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase()) {

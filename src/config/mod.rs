@@ -20,6 +20,7 @@ use serde_json::Value;
 
 pub use check::{Finding, Findings, Origin};
 pub use docs::example;
+pub use kind::is_pattern;
 
 use crate::pg::url::Target;
 use check::Effective;
@@ -101,11 +102,16 @@ pub enum Format {
 #[serde(deny_unknown_fields)]
 pub struct Flow {
     pub enabled: bool,
+    /// Empty where a flow has no topic of its own to be made.
+    #[serde(default)]
     pub topic: String,
     pub partitions: i32,
+    #[serde(default = "one")]
     pub replication_factor: i32,
     pub group_id: String,
     pub start: Start,
+    /// Empty where records say themselves which table is theirs.
+    #[serde(default)]
     pub table: String,
     pub writers: usize,
     pub batch_rows_max: usize,
@@ -183,6 +189,59 @@ pub struct Flow {
     pub fetch_min_bytes: Option<u64>,
     #[serde(default)]
     pub fetch_max_bytes: Option<u64>,
+    /// Names, and patterns for the whole of names.
+    #[serde(default)]
+    pub topics: Vec<String>,
+    #[serde(default)]
+    pub table_name: String,
+    #[serde(default)]
+    pub table_pattern: String,
+    #[serde(default)]
+    pub table_replacement: String,
+    #[serde(default)]
+    pub table_case: Case,
+    #[serde(default)]
+    pub tables_include: Vec<String>,
+    #[serde(default)]
+    pub tables_exclude: Vec<String>,
+    #[serde(default)]
+    pub columns_include: Vec<String>,
+    #[serde(default)]
+    pub columns_exclude: Vec<String>,
+    #[serde(default)]
+    pub columns_rename: BTreeMap<String, String>,
+    #[serde(default)]
+    pub columns_mask: BTreeMap<String, String>,
+    #[serde(default)]
+    pub mask_salt: String,
+    #[serde(default)]
+    pub key_columns: BTreeMap<String, String>,
+    #[serde(default)]
+    pub keyless: Keyless,
+    #[serde(default)]
+    pub truncate: bool,
+    #[serde(default)]
+    pub soft_delete: Option<String>,
+    #[serde(default)]
+    pub extra_columns: BTreeMap<String, String>,
+    #[serde(default)]
+    pub evolve: bool,
+    #[serde(default)]
+    pub foreign_keys: ForeignKeys,
+    #[serde(default)]
+    pub name_rules: bool,
+    #[serde(default)]
+    pub decimal_scale: u32,
+    #[serde(default)]
+    pub binary_mode: String,
+    #[serde(default)]
+    pub unavailable_value: String,
+    #[serde(default)]
+    pub continue_on_error: bool,
+}
+
+fn one() -> i32 {
+    1
 }
 
 impl Flow {
@@ -205,6 +264,33 @@ impl Flow {
     pub fn retry_topics(&self) -> Vec<String> {
         (1..=self.retry_max).map(|number| format!("{}-{number}", self.retry_topic_prefix)).collect()
     }
+}
+
+/// How names of the source are written in the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Case {
+    #[default]
+    Keep,
+    Snake,
+}
+
+/// What becomes of a change where nothing tells rows apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keyless {
+    #[default]
+    Mirror,
+    Append,
+}
+
+/// Whether foreign keys of the target count while changes are applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForeignKeys {
+    #[default]
+    Check,
+    Replica,
 }
 
 /// What a record that is tried again holds back.

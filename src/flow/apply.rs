@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::Flow;
+use super::{AGAIN, Flow};
 use crate::engine::{Batch, Claim, Claims, Outcome, Rows, Sink, Wanted};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
@@ -119,6 +119,8 @@ impl<F: Flow> Apply<F> {
         let all: Vec<&Batch<F::Rows>> = group.iter().collect();
         let rejection = match self.write(session, &all) {
             Err(Fault::Reject(cause)) => cause,
+            // Nothing was written, and a lane that is opened again decodes by what is known now.
+            Err(Fault::Retry(cause)) if cause.code == AGAIN => return Ok(vec![Outcome::Fenced; group.len()]),
             result => return result,
         };
         let refused = self.find_refused(session.begin()?, &all)?;

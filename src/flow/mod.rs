@@ -2,6 +2,7 @@
 //! only place that names the flows; each of them is one file here and one folder in `sql/`.
 
 pub mod apply;
+mod cdc;
 mod events;
 pub mod orders;
 mod packed;
@@ -10,6 +11,7 @@ mod replay;
 mod status;
 
 pub use apply::Apply;
+pub use cdc::Cdc;
 pub use events::Events;
 pub use orders::{Desk, Orders};
 pub use replay::{Fate, Replay};
@@ -25,6 +27,9 @@ use crate::outlet::{Message, Outlet};
 use crate::pg::{MakeTlsConnector, Work};
 use crate::record::{Partition, Record};
 use crate::track::Track;
+
+/// The code of a fault of `Flow::write` that says: these rows were made by what was known before. They are read again.
+pub const AGAIN: &str = "flow.again";
 
 pub trait Flow: Send + Sync + 'static {
     type Rows: Rows;
@@ -46,7 +51,7 @@ pub trait Flow: Send + Sync + 'static {
     /// The effects of these batches, inside the transaction that also moves the ledger.
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<Self::Rows>]) -> Result<(), Fault>;
 
-    /// Topics that this flow reads beside the configured one.
+    /// Topics that this flow reads beside the configured one, by name or by pattern.
     fn inlets(&self) -> Vec<&str> {
         Vec::new()
     }
@@ -86,6 +91,7 @@ pub trait Visit {
 pub fn each(config: &config::Config, visit: &mut impl Visit) -> Result<(), Cause> {
     for (name, flow) in config.enabled() {
         match name {
+            cdc::NAME => visit.flow(flow, Cdc::from_config(flow)?),
             events::NAME => visit.flow(flow, Events::from_config(flow)?),
             orders::NAME => visit.flow(flow, Orders::from_config(flow)),
             status::NAME => visit.flow(flow, Status::from_config(flow)?),

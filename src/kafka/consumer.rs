@@ -31,6 +31,7 @@ pub enum Start {
 pub struct ConsumerConfig {
     pub brokers: String,
     pub group_id: String,
+    /// One that begins with ^ is a pattern.
     pub topics: Vec<String>,
     pub start: Start,
     pub session_timeout_ms: u64,
@@ -148,6 +149,11 @@ fn subscribe(consumer: &BaseConsumer<GroupContext>, config: &ConsumerConfig) -> 
     let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
     let of_error = |error: KafkaError| fault::of_error(&error, &format!("group {}", config.group_id)).into_cause();
     consumer.subscribe(&topics).map_err(of_error)
+}
+
+/// To ask about, where any answer will do. None is all of them.
+fn a_topic(config: &ConsumerConfig) -> Option<&str> {
+    config.topics.first().map(String::as_str).filter(|topic| !topic.starts_with('^'))
 }
 
 /// Leaves the group so that others need not wait for the session to time out. librdkafka may take for ever when no
@@ -302,7 +308,7 @@ impl Source for Consumer {
     fn ends(&mut self, partitions: &[Partition]) -> Result<Vec<i64>, Fault> {
         if partitions.is_empty() {
             // Nothing to ask about, but whether the broker answers is worth knowing all the same.
-            let asked = self.consumer.fetch_metadata(self.config.topics.first().map(String::as_str), ASK_ENDS);
+            let asked = self.consumer.fetch_metadata(a_topic(&self.config), ASK_ENDS);
             return asked.map(|_| Vec::new()).map_err(|error| fault::of_error(&error, "asking for metadata"));
         }
         // A "time" of -1 stands for the end: one request for all partitions of a broker.
@@ -324,7 +330,7 @@ impl Source for Consumer {
     fn renew(&mut self) -> Result<(), Fault> {
         let retry = |cause: Cause| Fault::Retry(cause);
         let fresh = Arc::new(create(&self.config).map_err(retry)?);
-        let asked = fresh.fetch_metadata(self.config.topics.first().map(String::as_str), ASK_ENDS);
+        let asked = fresh.fetch_metadata(a_topic(&self.config), ASK_ENDS);
         if let Err(error) = asked {
             leave(fresh);
             return Err(fault::of_error(&error, "asking for metadata"));

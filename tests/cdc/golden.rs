@@ -175,7 +175,7 @@ fn change_all(source: &mut Client, told: &mut Told) {
     }
 }
 
-const CHANGES_SETUP: &str = "
+pub const CHANGES_SETUP: &str = "
     CREATE TABLE plain (id integer PRIMARY KEY, name text, many integer);
     CREATE TABLE full_image (id integer PRIMARY KEY, name text, many integer);
     ALTER TABLE full_image REPLICA IDENTITY FULL;
@@ -185,13 +185,28 @@ const CHANGES_SETUP: &str = "
     CREATE TABLE by_index (id integer NOT NULL, code text NOT NULL UNIQUE, name text);
     ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_code_key;
     CREATE TABLE two_keys (id integer, part varchar(10), name text, PRIMARY KEY (part, id));
-    CREATE TABLE toast (id integer PRIMARY KEY, number integer, body text, bytes bytea, doc jsonb, list text[], parts bytea[]);
+    CREATE EXTENSION IF NOT EXISTS hstore;
+    CREATE TABLE toast (id integer PRIMARY KEY, number integer, body text, bytes bytea, doc jsonb, list text[], parts bytea[],
+        ints integer[], bigs bigint[], ids uuid[], shares double precision[], days date[], nums numeric[], pairs hstore,
+        markup xml);
     ALTER TABLE toast ALTER body SET STORAGE EXTERNAL, ALTER bytes SET STORAGE EXTERNAL, ALTER doc SET STORAGE EXTERNAL,
-        ALTER list SET STORAGE EXTERNAL;
+        ALTER list SET STORAGE EXTERNAL, ALTER parts SET STORAGE EXTERNAL, ALTER ints SET STORAGE EXTERNAL,
+        ALTER bigs SET STORAGE EXTERNAL, ALTER ids SET STORAGE EXTERNAL, ALTER shares SET STORAGE EXTERNAL,
+        ALTER days SET STORAGE EXTERNAL, ALTER nums SET STORAGE EXTERNAL, ALTER pairs SET STORAGE EXTERNAL,
+        ALTER markup SET STORAGE EXTERNAL;
     CREATE TABLE altered (id integer PRIMARY KEY, small integer, word varchar(5), gone text);
     CREATE TABLE \"Mixed Case\" (id integer PRIMARY KEY, \"Sélect\" text, \"a.b\" text);
     CREATE TABLE parted (id integer PRIMARY KEY, name text) PARTITION BY RANGE (id);
     CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (0) TO (100);";
+
+/// A value for each column of `toast` that is kept out of line: what does not change is not sent.
+pub const LARGE: &str = "
+    repeat('0123456789', 210), repeat('0123456789', 210)::bytea, to_jsonb(repeat('0123456789', 210)),
+    ARRAY[repeat('0123456789', 210), NULL], ARRAY[repeat('0123456789', 210)::bytea, NULL],
+    array_fill(7, ARRAY[520]), array_fill(7::bigint, ARRAY[260]),
+    array_fill('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid, ARRAY[130]), array_fill(0.1::double precision, ARRAY[260]),
+    array_fill('2024-02-29'::date, ARRAY[520]), array_fill(1.5, ARRAY[260]),
+    hstore('key', repeat('0123456789', 210)), ('<a>' || repeat('0123456789', 210) || '</a>')::xml";
 
 /// One table for each thing that can happen to a row or to a table.
 fn change_rows(source: &mut Client, told: &mut Told) {
@@ -214,10 +229,7 @@ fn change_rows(source: &mut Client, told: &mut Told) {
     say("by_index", "DELETE FROM by_index WHERE id = 2", &[None]);
     say("two_keys", "INSERT INTO two_keys VALUES (1, 'a', 'one'), (2, 'a', 'two')", &[Some(1), Some(2)]);
     say("two_keys", "UPDATE two_keys SET part = 'b' WHERE id = 1", &[None, Some(1)]);
-    let large = "repeat('0123456789', 210)";
-    let insert = format!(
-        "INSERT INTO toast VALUES (1, 1, {large}, {large}::bytea, to_jsonb({large}), ARRAY[{large}, 'b'], ARRAY[{large}::bytea])"
-    );
+    let insert = format!("INSERT INTO toast VALUES (1, 1, {LARGE})");
     say("toast", &insert, &[Some(1)]);
     say("toast", "UPDATE toast SET number = 2 WHERE id = 1", &[Some(1)]);
     say("toast", "UPDATE toast SET body = 'small' WHERE id = 1", &[Some(1)]);

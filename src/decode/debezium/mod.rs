@@ -4,6 +4,7 @@
 //! address, a range, the label of an enum) is passed on and left to it; envelopes, keys and tables are the flow's.
 
 mod column;
+mod envelope;
 mod number;
 mod schema;
 mod text;
@@ -16,6 +17,7 @@ mod tests;
 use crate::fault::Cause;
 
 pub use column::Widening;
+pub use envelope::{Change, Message, Op, Origin, each_field, payload_behind, read, unwrap};
 use value::{Flaw, Form};
 
 /// How a field of type string holds what was bytea.

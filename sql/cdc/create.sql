@@ -1,0 +1,19 @@
+-- Which source each table follows: two of them must not become one unnoticed.
+CREATE TABLE IF NOT EXISTS sluicegate_cdc_tables (
+    id            integer     GENERATED ALWAYS AS IDENTITY UNIQUE,
+    target_schema text        NOT NULL,
+    target_name   text        NOT NULL,
+    source        text        NOT NULL,
+    since         timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (target_schema, target_name)
+);
+-- What was deleted, for a while: an older change that comes again must not bring it back.
+CREATE TABLE IF NOT EXISTS sluicegate_cdc_gone (
+    target  integer     NOT NULL,
+    key     uuid        NOT NULL, -- of the key's text
+    lsn     pg_lsn      NOT NULL,
+    gone_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (target, key)
+);
+CREATE INDEX IF NOT EXISTS sluicegate_cdc_gone_furthest ON sluicegate_cdc_gone (target, lsn);
+CREATE INDEX IF NOT EXISTS sluicegate_cdc_gone_age ON sluicegate_cdc_gone USING brin (gone_at);

@@ -1,0 +1,385 @@
+//! The changes of a group, table by table: of each key the last one counts, and all of them are one statement that puts
+//! rows and one that deletes them. Where nothing tells rows apart, changes are done in their order.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use postgres::types::Type;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::array::TextArray;
+use super::lane::Known;
+use super::naming::TableName;
+use super::plan::{Image, Plan, Plans};
+use super::rows::{Act, CdcRows, Row, Told, Value, shown_lsn};
+use super::shape::Shape;
+use crate::engine::Batch;
+use crate::fault::Fault;
+use crate::pg::Work;
+
+const GONE: &str = include_str!("../../../sql/cdc/gone.sql");
+const FURTHEST: &str = include_str!("../../../sql/cdc/furthest.sql");
+
+/// A row of some batch.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    rows: &'a CdcRows,
+    row: &'a Row,
+}
+
+impl<'a> At<'a> {
+    fn shape(&self) -> &'a Arc<Shape> {
+        self.rows.shape(self.row)
+    }
+
+    fn before(&self, number: usize) -> Value<'a> {
+        self.rows.before(self.row, number).unwrap_or(Value::Null)
+    }
+
+    fn after(&self, number: usize) -> Value<'a> {
+        self.rows.after(self.row, number).unwrap_or(Value::Null)
+    }
+
+    /// Which columns the connector does not know.
+    fn unchanged(&self) -> Vec<usize> {
+        match self.row.told {
+            Told::Updated => {
+                (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// What becomes of a key.
+enum Pending<'a> {
+    Put {
+        at: At<'a>,
+        /// Values of all columns, where some are those of an earlier change.
+        joined: Option<Vec<Value<'a>>>,
+        unchanged: Vec<usize>,
+    },
+    Delete(At<'a>),
+}
+
+impl<'a> Pending<'a> {
+    fn at(&self) -> &At<'a> {
+        match self {
+            Pending::Put { at, .. } | Pending::Delete(at) => at,
+        }
+    }
+}
+
+type Key<'a> = Cow<'a, [u8]>;
+
+/// The changes of a group that are to be applied, by table, each in order.
+pub struct Changes<'a> {
+    tables: Vec<(&'a TableName, Vec<At<'a>>)>,
+}
+
+impl<'a> Changes<'a> {
+    pub fn of(batches: &'a [&'a Batch<CdcRows>]) -> Changes<'a> {
+        let mut numbers: HashMap<&TableName, usize> = HashMap::new();
+        let mut tables: Vec<(&TableName, Vec<At<'_>>)> = Vec::new();
+        for batch in batches {
+            for row in batch.rows.rows() {
+                let at = At { rows: &batch.rows, row };
+                let table = &at.shape().table;
+                let number = *numbers.entry(table).or_insert_with(|| {
+                    tables.push((table, Vec::new()));
+                    tables.len() - 1
+                });
+                tables[number].1.push(at);
+            }
+        }
+        // In one global order, so that two groups that change tables cannot deadlock.
+        tables.sort_by_key(|(table, _)| *table);
+        Changes { tables }
+    }
+
+    /// For people.
+    pub fn count(&self, work: &mut Work<'_>) {
+        let mut counts = BTreeMap::new();
+        for (_, rows) in &self.tables {
+            for at in rows {
+                *counts.entry(at.row.told.word()).or_insert(0) += 1;
+            }
+        }
+        counts.into_iter().for_each(|(word, count)| work.count(word, count));
+    }
+
+    pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
+        for (_, rows) in &self.tables {
+            let mut table = Table { plans, known, does_mirror, pending: HashMap::new(), order: Vec::new() };
+            table.write(work, rows)?;
+        }
+        Ok(())
+    }
+}
+
+struct Table<'a, 'p> {
+    plans: &'p Plans,
+    known: &'p Known,
+    does_mirror: bool,
+    pending: HashMap<Key<'a>, usize>,
+    /// In the order in which keys came first.
+    order: Vec<Pending<'a>>,
+}
+
+impl<'a> Table<'a, '_> {
+    fn write(&mut self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
+        let mut index = 0;
+        while index < rows.len() {
+            let at = rows[index];
+            if at.row.act == Act::Truncate {
+                // Whatever came before is gone with it.
+                self.pending.clear();
+                self.order.clear();
+                self.truncate(work, at)?;
+            } else if at.shape().key.is_empty() {
+                self.flush(work)?;
+                index += self.write_keyless(work, &rows[index..])?;
+                continue;
+            } else {
+                self.add(work, at)?;
+            }
+            index += 1;
+        }
+        self.flush(work)
+    }
+
+    fn plan(&self, work: &mut Work<'_>, shape: &Shape, puts: bool) -> Result<Option<Arc<Plan>>, Fault> {
+        self.plans.plan(work, self.known, shape, puts)
+    }
+
+    fn add(&mut self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
+        let shape = at.shape();
+        if at.row.act == Act::Delete {
+            self.pend(key(shape.key.len(), |number| at.before(number)), Pending::Delete(at));
+            return Ok(());
+        }
+        let new = key(shape.key.len(), |number| at.after(shape.key[number]));
+        if at.row.has_before() {
+            let old = key(shape.key.len(), |number| at.before(number));
+            if old != new {
+                self.pend(old, Pending::Delete(at));
+            }
+        }
+        let mut unchanged = at.unchanged();
+        let mut joined = None;
+        if !unchanged.is_empty()
+            && let Some(number) = self.pending.get(&new)
+            && let Pending::Put { at: former, joined: of_former, unchanged: unknown } = &self.order[*number]
+        {
+            if former.shape().number == shape.number {
+                let value = |column: usize| match (at.after(column), of_former) {
+                    (Value::Unchanged, Some(values)) => values[column],
+                    (Value::Unchanged, None) => former.after(column),
+                    (value, _) => value,
+                };
+                joined = Some((0..shape.columns.len()).map(value).collect());
+                unchanged = unknown.iter().copied().filter(|column| unchanged.contains(column)).collect();
+            } else {
+                self.flush(work)?;
+            }
+        }
+        self.pend(new, Pending::Put { at, joined, unchanged });
+        Ok(())
+    }
+
+    fn pend(&mut self, key: Key<'a>, pending: Pending<'a>) {
+        let order = &mut self.order;
+        match self.pending.entry(key) {
+            std::collections::hash_map::Entry::Occupied(entry) => order[*entry.get()] = pending,
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(order.len());
+                order.push(pending);
+            }
+        }
+    }
+
+    /// First what goes, so that what comes may take its place in other unique indexes.
+    fn flush(&mut self, work: &mut Work<'_>) -> Result<(), Fault> {
+        self.pending.clear();
+        let order = std::mem::take(&mut self.order);
+        let mut deletes: BTreeMap<u64, Vec<At<'a>>> = BTreeMap::new();
+        let mut puts: BTreeMap<(u64, &[usize]), Vec<&Pending<'a>>> = BTreeMap::new();
+        for pending in &order {
+            match pending {
+                Pending::Delete(at) => deletes.entry(at.shape().number).or_default().push(*at),
+                Pending::Put { at, unchanged, .. } => {
+                    puts.entry((at.shape().number, unchanged)).or_default().push(pending);
+                }
+            }
+        }
+        for rows in deletes.values() {
+            self.delete(work, rows)?;
+        }
+        for ((_, unchanged), rows) in &puts {
+            self.put(work, unchanged, rows)?;
+        }
+        Ok(())
+    }
+
+    fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
+        let Some(plan) = self.plan(work, rows[0].shape(), false)? else { return Ok(()) };
+        let (statement, columns) = plan.delete();
+        let mut arrays: Vec<TextArray> = columns.iter().map(|_| TextArray::new()).collect();
+        let (mut ids, mut lsns) = (TextArray::new(), TextArray::new());
+        for at in rows {
+            let keys = at.shape().key.len();
+            let lsn = at.row.lsn.map(shown_lsn);
+            let shown = lsn.as_deref().map_or(Value::Null, |lsn| Value::Text(lsn.as_bytes()));
+            for (number, array) in arrays.iter_mut().enumerate() {
+                array.push(if number < keys { at.before(number) } else { shown });
+            }
+            if lsn.is_some() {
+                ids.push(Value::Text(id(keys, |number| at.before(number)).as_bytes()));
+                lsns.push(shown);
+            }
+        }
+        call(work, &statement, arrays)?;
+        if plan.lsn.is_some() && plan.deleted.is_none() && !ids.is_empty() {
+            let target = plan.target.to_be_bytes();
+            let (ids, lsns) = (ids.finish(), lsns.finish());
+            work.call(
+                GONE,
+                &[Type::INT4, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+                &[Some(&target), Some(&ids), Some(&lsns)],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether one of these changes may be of a row that was deleted after it.
+    fn looks(&self, work: &mut Work<'_>, plan: &Plan, rows: &[&Pending<'a>]) -> Result<bool, Fault> {
+        if plan.lsn.is_none() || plan.deleted.is_some() || rows[0].at().shape().key.is_empty() {
+            return Ok(false);
+        }
+        let least = rows.iter().filter_map(|pending| pending.at().row.lsn).min();
+        let furthest: Option<i64> = work.query(FURTHEST, &[&plan.target])?.first().and_then(|row| row.get(0));
+        Ok(least.is_some_and(|least| Some(least) < furthest))
+    }
+
+    fn put(&self, work: &mut Work<'_>, unchanged: &[usize], rows: &[&Pending<'a>]) -> Result<(), Fault> {
+        let Some(Pending::Put { at: first, .. }) = rows.first() else { return Ok(()) };
+        let Some(plan) = self.plan(work, first.shape(), true)? else { return Ok(()) };
+        let looks = unchanged.is_empty() && self.looks(work, &plan, rows)?;
+        let (statement, columns) = match unchanged.is_empty() {
+            true => (plan.put(looks), (0..plan.used.len()).collect()),
+            false => {
+                let unchanged: Vec<usize> =
+                    (0..plan.used.len()).filter(|at| unchanged.contains(&plan.used[*at].column)).collect();
+                plan.change(&unchanged)
+            }
+        };
+        let mut arrays: Vec<TextArray> = columns.iter().map(|_| TextArray::new()).collect();
+        let mut ids = TextArray::new();
+        for pending in rows {
+            let Pending::Put { at, joined, .. } = pending else { continue };
+            if looks {
+                let key = &at.shape().key;
+                ids.push(Value::Text(id(key.len(), |number| at.after(key[number])).as_bytes()));
+            }
+            for (array, place) in arrays.iter_mut().zip(&columns) {
+                let column = plan.used[*place].column;
+                array.push(joined.as_ref().map_or_else(|| at.after(column), |values| values[column]));
+            }
+        }
+        arrays.extend(looks.then_some(ids));
+        let touched = call(work, &statement, arrays)?;
+        work.count("stale", (rows.len() as u64).saturating_sub(touched));
+        if !unchanged.is_empty() && touched != rows.len() as u64 {
+            let text =
+                format!("{} has no row whose large values, which the change leaves out, it could keep", plan.table);
+            return Err(Fault::reject("cdc.unchanged", text));
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
+        let Some(plan) = self.plan(work, at.shape(), false)? else { return Ok(()) };
+        let [at_once, one_by_one] = plan.truncate();
+        let mut inner = work.begin()?;
+        match inner.run(&at_once) {
+            Ok(()) => inner.commit(),
+            // Other tables refer to it.
+            Err(fault) if fault.cause().code == "pg.0A000" => {
+                drop(inner);
+                work.run(&one_by_one)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The first of these changes, with those behind it that are done in the same statement. Gives how many.
+    fn write_keyless(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<usize, Fault> {
+        let (at, shape) = (rows[0], rows[0].shape());
+        let is_new = |at: &At<'_>| at.row.act == Act::Put && !(self.does_mirror && at.row.has_before());
+        if is_new(&at) {
+            let is_alike = |next: &&At<'_>| is_new(next) && next.shape().number == shape.number;
+            let count = rows.iter().take_while(is_alike).count();
+            let puts: Vec<Pending<'a>> =
+                rows[..count].iter().map(|at| Pending::Put { at: *at, joined: None, unchanged: Vec::new() }).collect();
+            self.put(work, &[], &puts.iter().collect::<Vec<_>>())?;
+            return Ok(count);
+        }
+        let Some(plan) = self.plan(work, shape, self.does_mirror)? else { return Ok(1) };
+        if !self.does_mirror {
+            // A change more, as the row was.
+            let mut arrays: Vec<TextArray> = plan.used.iter().map(|_| TextArray::new()).collect();
+            for (array, used) in arrays.iter_mut().zip(&plan.used) {
+                array.push(at.before(used.column));
+            }
+            return call(work, &plan.put(false), arrays).map(|_| 1);
+        }
+        let is_change = at.row.act == Act::Put;
+        let text = |value: Value<'a>| match value {
+            Value::Text(text) => Some(text),
+            Value::Null | Value::Unchanged => None,
+        };
+        let mut values: Vec<Option<&[u8]>> = plan.compared().map(|used| text(at.before(used.column))).collect();
+        if is_change {
+            values.extend(plan.used.iter().map(|used| text(at.after(used.column))));
+        }
+        let statement = plan.by_image(if is_change { Image::Change } else { Image::Delete });
+        work.call(&statement, &vec![Type::TEXT; values.len()], &values)?;
+        Ok(1)
+    }
+}
+
+fn call(work: &mut Work<'_>, statement: &str, arrays: Vec<TextArray>) -> Result<u64, Fault> {
+    let arrays: Vec<Vec<u8>> = arrays.into_iter().map(TextArray::finish).collect();
+    let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
+    work.call(statement, &vec![Type::TEXT_ARRAY; values.len()], &values)
+}
+
+/// What a key is known by when its row is gone.
+fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> String {
+    let digest = Sha256::digest(key(columns, value));
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Uuid::from_bytes(bytes).simple().to_string()
+}
+
+/// One column is its own key; of several each has its length before it.
+fn key<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> Key<'a> {
+    if columns == 1
+        && let Value::Text(text) = value(0)
+    {
+        return Cow::Borrowed(text);
+    }
+    let mut key = Vec::new();
+    for column in 0..columns {
+        match value(column) {
+            Value::Text(text) => {
+                key.extend_from_slice(&(text.len() as u32).to_be_bytes());
+                key.extend_from_slice(text);
+            }
+            Value::Null | Value::Unchanged => key.extend_from_slice(&u32::MAX.to_be_bytes()),
+        }
+    }
+    Cow::Owned(key)
+}

@@ -1,0 +1,489 @@
+//! Change events of Debezium: tables that follow their sources. A record is a change of one row; a group of them becomes,
+//! for each table, one statement that puts rows and one that deletes them, with the last change of each key.
+//!
+//! The ledger lets no record in twice. What is another record and the same change, as a connector sends it again after a
+//! crash, is kept off by its place in the source's log, which stands beside each row and, for a while, in place of each
+//! deleted one: no row goes back, and none comes back.
+
+mod apply;
+mod array;
+mod lane;
+mod naming;
+mod plan;
+mod rows;
+mod shape;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use self::apply::Changes;
+use self::lane::{Known, Read, ValueSchema};
+use self::naming::{Mask, Naming};
+use self::plan::Plans;
+pub use self::rows::CdcRows;
+use self::rows::{Act, Told};
+use self::shape::{Additions, Content, Extra, Shape};
+use crate::config;
+use crate::decode::debezium::{
+    Binary, Change, Field, Kind, Message, Modes, NameRules, Op, Origin, Unit, Written, each_field, read, unwrap,
+};
+use crate::engine::{Batch, Rows};
+use crate::fault::{Cause, Fault};
+use crate::flow::Flow;
+use crate::pg::Work;
+use crate::record::Record;
+
+pub const NAME: &str = "cdc";
+
+const TABLES: &str = include_str!("../../../sql/cdc/create.sql");
+
+/// The connector's own topic, of messages that say that it lives.
+const HEARTBEATS: &str = "__debezium-heartbeat";
+
+pub struct Cdc {
+    topics: Vec<String>,
+    known: Known,
+    plans: Plans,
+    modes: Modes,
+    /// Milliseconds, as a time.
+    moment: Kind,
+    does_truncate: bool,
+    /// Whether rows that nothing tells apart are changed by all of their values, or each change is a row of its own.
+    does_mirror: bool,
+    has_key_rules: bool,
+    /// Whether a record that cannot be applied becomes a letter, or halts its partition.
+    goes_on: bool,
+    is_replica: bool,
+}
+
+/// A field of a key or a row by its name, as it came.
+type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;
+
+impl Cdc {
+    pub fn from_config(config: &config::Flow) -> Result<Self, Cause> {
+        let naming = Naming::from_config(config)?;
+        let extra = |(name, column): (&String, &String)| {
+            let extra = Extra::ALL.iter().find(|(known, _)| known == name).map(|(_, extra)| *extra);
+            extra
+                .map(|extra| (column.clone(), extra))
+                .ok_or_else(|| Cause::new("config.extra_columns", format!("\"{name}\" is not kept beside rows")))
+        };
+        let extras = config.extra_columns.iter().map(extra).collect::<Result<Vec<_>, Cause>>()?;
+        let additions = Additions { extras, deleted: config.soft_delete.clone() };
+        let rules = config.name_rules.then_some(NameRules { scale: config.decimal_scale });
+        let binary = match config.binary_mode.as_str() {
+            "base64" => Binary::Base64,
+            "base64-url-safe" => Binary::Base64Url,
+            "hex" => Binary::Hex,
+            _ => Binary::Bytes,
+        };
+        Ok(Cdc {
+            topics: config.topics.clone(),
+            known: Known::new(naming, additions, rules),
+            plans: Plans::new(config.evolve),
+            modes: Modes::new(binary, Unit::Micro, &config.unavailable_value),
+            moment: Field::read(&json!({"field": "moment", "type": "int64", "name": "io.debezium.time.Timestamp"}))?
+                .kind,
+            does_truncate: config.truncate,
+            does_mirror: config.keyless == config::Keyless::Mirror,
+            has_key_rules: !config.key_columns.is_empty(),
+            goes_on: config.continue_on_error,
+            is_replica: config.foreign_keys == config::ForeignKeys::Replica,
+        })
+    }
+
+    fn add(&self, record: &Record<'_>, rows: &mut CdcRows) -> Result<(), Cause> {
+        let Some(payload) = record.payload else { return self.add_tombstone(record, rows) };
+        let payload = utf8(payload)?;
+        let Read { payload, schema } = rows.lane.read(&self.known, payload)?;
+        let schema = schema.as_deref();
+        if payload == "null" {
+            return self.add_tombstone(record, rows);
+        }
+        if schema.is_some_and(|schema| schema.aside.is_some()) || record.partition.topic.starts_with(HEARTBEATS) {
+            rows.asides += 1;
+            return Ok(());
+        }
+        let change = match read(payload, schema.map(|schema| schema.is_enveloped))? {
+            Message::Change(change) => change,
+            Message::Aside(_) => {
+                rows.asides += 1;
+                return Ok(());
+            }
+        };
+        if rows.lane.is_enveloped != Some(change.origin.is_some()) {
+            rows.lane.is_enveloped = Some(change.origin.is_some());
+            self.known.note(&record.partition.topic, change.origin.is_some());
+        }
+        let key = key_of(record)?;
+        self.add_change(record, schema, &change, &key, rows)
+    }
+
+    /// Behind an envelope's deletion it says nothing new; where rows come by themselves it is the deletion.
+    fn add_tombstone(&self, record: &Record<'_>, rows: &mut CdcRows) -> Result<(), Cause> {
+        let is_enveloped = rows.lane.is_enveloped.or_else(|| self.known.is_enveloped(&record.partition.topic));
+        let key = key_of(record)?;
+        if is_enveloped == Some(true) || key.is_empty() {
+            rows.asides += 1;
+            return Ok(());
+        }
+        let change = Change { op: Op::Delete, before: None, after: None, origin: None, lsn: None, at_ms: None };
+        self.add_change(record, None, &change, &key, rows)
+    }
+
+    fn add_change(
+        &self,
+        record: &Record<'_>,
+        schema: Option<&ValueSchema>,
+        change: &Change<'_>,
+        key: &Fields<'_>,
+        rows: &mut CdcRows,
+    ) -> Result<(), Cause> {
+        let by_topic;
+        let origin = match &change.origin {
+            Some(origin) => origin,
+            None => {
+                by_topic = origin_of(&record.partition.topic);
+                &by_topic
+            }
+        };
+        let names: Vec<&str> = key.iter().map(|(name, _)| &**name).collect();
+        let shape = match rows.lane.shape(schema, origin, &names) {
+            Some(shape) => shape,
+            None => self.learn(schema, origin, &names, change, key, rows)?,
+        };
+        let Some(shape) = shape else {
+            rows.asides += 1;
+            return Ok(());
+        };
+        let mark = rows.mark();
+        if self.add_row(record, &shape, change, key, rows)? {
+            return Ok(());
+        }
+        // Without a schema the row may have another form than those before it.
+        rows.reset(&mark);
+        let Some(shape) = self.learn(schema, origin, &names, change, key, rows)? else { return Ok(()) };
+        match self.add_row(record, &shape, change, key, rows)? {
+            true => Ok(()),
+            false => Err(Cause::new("cdc.fields", "the row has a field that its schema has not")),
+        }
+    }
+
+    fn learn(
+        &self,
+        schema: Option<&ValueSchema>,
+        origin: &Origin<'_>,
+        names: &[&str],
+        change: &Change<'_>,
+        key: &Fields<'_>,
+        rows: &mut CdcRows,
+    ) -> Result<Option<Arc<Shape>>, Cause> {
+        let mut values = Vec::new();
+        if schema.is_none() {
+            match change.after.or(change.before) {
+                Some(row) => each_field(row, &mut |name, value| {
+                    values.push((name.into_owned(), value));
+                    Ok(())
+                })?,
+                None => values.extend(key.iter().map(|(name, value)| (name.clone().into_owned(), *value))),
+            }
+        }
+        let key: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let shape = self.known.shape(schema, origin, &key, &values)?;
+        rows.lane.keep(schema, origin, names, shape.clone());
+        Ok(shape)
+    }
+
+    /// False where the shape is not that of the row.
+    fn add_row(
+        &self,
+        record: &Record<'_>,
+        shape: &Arc<Shape>,
+        change: &Change<'_>,
+        key: &Fields<'_>,
+        rows: &mut CdcRows,
+    ) -> Result<bool, Cause> {
+        let is_keyed = !shape.key.is_empty();
+        let (act, told) = match change.op {
+            Op::Create | Op::Read => (Act::Put, Told::Inserted),
+            Op::Update => (Act::Put, Told::Updated),
+            Op::Delete => (Act::Delete, Told::Deleted),
+            Op::Truncate if !self.does_truncate => {
+                rows.asides += 1;
+                return Ok(true);
+            }
+            Op::Truncate => (Act::Truncate, Told::Truncated),
+        };
+        let missing = |what: &str| Cause::new("cdc.payload", format!("the change has no image of the row {what} it"));
+        let (mut before, mut after) = (None, None);
+        match act {
+            Act::Truncate => {}
+            Act::Put => {
+                let image = change.after.ok_or_else(|| missing("after"))?;
+                let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
+                after = Some(start);
+                if change.op == Op::Update && !is_keyed && self.does_mirror {
+                    let image = change.before.ok_or_else(|| missing("before"))?;
+                    let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
+                    before = Some(start);
+                } else if change.op == Op::Update && is_keyed && self.has_key_rules && change.before.is_some() {
+                    before = self.fill_key(shape, &Vec::new(), change.before, rows)?;
+                }
+            }
+            Act::Delete if is_keyed => {
+                before = self.fill_key(shape, key, change.before, rows)?;
+                if before.is_none() {
+                    return Err(missing("before"));
+                }
+            }
+            Act::Delete => {
+                let image = change.before.ok_or_else(|| missing("before"))?;
+                let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
+                before = Some(start);
+            }
+        }
+        rows.push(shape, (act, told), change.lsn, (before, after));
+        Ok(true)
+    }
+
+    /// Values of a whole row. None where the shape is not that of the row.
+    fn fill(
+        &self,
+        record: &Record<'_>,
+        shape: &Shape,
+        change: &Change<'_>,
+        image: &str,
+        rows: &mut CdcRows,
+    ) -> Result<Option<u32>, Cause> {
+        let start = rows.values(shape.columns.len());
+        let (mut next, mut seen, mut fits) = (0, 0, true);
+        each_field(image, &mut |name, json| {
+            let at = match shape.fields.get(next) {
+                Some(field) if field.name == *name => Some(next),
+                _ => shape.field(&name),
+            };
+            let Some(at) = at else {
+                fits = false;
+                return Ok(());
+            };
+            (next, seen) = (at + 1, seen + 1);
+            match shape.fields[at].column {
+                Some(column) if fits => self.fill_value(shape, column, json, start, rows).map(|known| fits &= known),
+                _ => Ok(()),
+            }
+        })?;
+        // With a schema a field that is not there is null; without one it is no field of this row.
+        if !fits || shape.is_guess && seen != shape.fields.len() {
+            return Ok(None);
+        }
+        for (index, column) in shape.columns.iter().enumerate() {
+            let slot = start + index as u32;
+            let at = rows.text_len();
+            let text = rows.text();
+            match &column.content {
+                Content::Extra(extra) => {
+                    if fill_extra(*extra, &self.moment, record, change, text) {
+                        rows.set(slot, at);
+                    }
+                }
+                Content::Deleted => {
+                    text.extend_from_slice(b"false");
+                    rows.set(slot, at);
+                }
+                Content::Field(_) | Content::Masked(..) => {}
+            }
+        }
+        Ok(Some(start))
+    }
+
+    /// False where the value is not what its field's kind, a guess, has taken it for.
+    fn fill_value(
+        &self,
+        shape: &Shape,
+        column: usize,
+        json: &str,
+        start: u32,
+        rows: &mut CdcRows,
+    ) -> Result<bool, Cause> {
+        let content = &shape.columns[column].content;
+        let slot = start + column as u32;
+        let kind = match content {
+            Content::Field(Some(kind)) | Content::Masked(kind, _) => kind,
+            Content::Field(None) => return Ok(json == "null"),
+            Content::Extra(_) | Content::Deleted => return Ok(true),
+        };
+        let at = rows.text_len();
+        match kind.write(json, &self.modes, rows.text()) {
+            Ok(Written::Value) => {
+                if let Content::Masked(_, mask) = content {
+                    hide(mask, at, rows.text());
+                    if *mask == Mask::Null {
+                        return Ok(true);
+                    }
+                }
+                rows.set(slot, at);
+            }
+            Ok(Written::Null) => {}
+            Ok(Written::Unchanged) => rows.set_unchanged(slot),
+            Err(_) if shape.is_guess && self.known.may_become(kind, &shape.columns[column].name, json) => {
+                return Ok(false);
+            }
+            Err(cause) => {
+                let text = format!("column \"{}\": {}", shape::shown(&shape.columns[column].name), cause.text);
+                return Err(Cause::new(cause.code, text));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Values of the key alone, in its order: of the record's key, or of the image that the row had. None where neither
+    /// has them.
+    fn fill_key(
+        &self,
+        shape: &Shape,
+        key: &Fields<'_>,
+        image: Option<&str>,
+        rows: &mut CdcRows,
+    ) -> Result<Option<u32>, Cause> {
+        let all =
+            |fields: &Fields<'_>| shape.key_fields.iter().all(|name| fields.iter().any(|(field, _)| field == name));
+        let mut of_image = Vec::new();
+        let fields = match (all(key), image) {
+            (true, _) => key,
+            (false, Some(image)) => {
+                let of_image: &mut Fields<'_> = &mut of_image;
+                each_field(image, &mut |name, value| {
+                    of_image.push((name, value));
+                    Ok(())
+                })?;
+                of_image
+            }
+            (false, None) => return Ok(None),
+        };
+        let start = rows.values(shape.key.len());
+        for (number, (name, column)) in shape.key_fields.iter().zip(&shape.key).enumerate() {
+            let Some((_, json)) = fields.iter().find(|(field, _)| field == name) else { return Ok(None) };
+            let Some(kind) = shape.columns[*column].kind() else { return Ok(None) };
+            let at = rows.text_len();
+            if kind.write(json, &self.modes, rows.text())? == Written::Value {
+                if let Content::Masked(_, mask) = &shape.columns[*column].content {
+                    hide(mask, at, rows.text());
+                }
+                rows.set(start + number as u32, at);
+            }
+        }
+        Ok(Some(start))
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Cause> {
+    simdutf8::basic::from_utf8(bytes).map_err(|_| Cause::new("cdc.payload", "the message is not UTF-8"))
+}
+
+/// The fields of the record's key, where it is an object of them.
+fn key_of<'a>(record: &Record<'a>) -> Result<Fields<'a>, Cause> {
+    let mut fields = Vec::new();
+    let Some(key) = record.key else { return Ok(fields) };
+    let key = utf8(key)?;
+    let payload = match key.starts_with("{\"schema\"") {
+        true => unwrap(key).map_or(key, |parts| parts.payload),
+        false => key,
+    };
+    if payload.starts_with('{') {
+        each_field(payload, &mut |name, value| {
+            fields.push((name, value));
+            Ok(())
+        })?;
+    }
+    Ok(fields)
+}
+
+/// Of a row that came without its envelope: a topic is called after server, schema and table.
+fn origin_of(topic: &str) -> Origin<'_> {
+    let (rest, table) = topic.rsplit_once('.').unwrap_or(("", topic));
+    let (server, schema) = rest.rsplit_once('.').unwrap_or(("", rest));
+    let schema = if schema.is_empty() { "public" } else { schema };
+    Origin { server: server.into(), database: "".into(), schema: schema.into(), table: table.into() }
+}
+
+/// False where there is nothing to be written.
+fn fill_extra(extra: Extra, moment: &Kind, record: &Record<'_>, change: &Change<'_>, out: &mut Vec<u8>) -> bool {
+    use std::io::Write;
+    let written = match extra {
+        Extra::Op => out.write_all(match change.op {
+            Op::Create => b"c",
+            Op::Update => b"u",
+            Op::Delete => b"d",
+            Op::Read => b"r",
+            Op::Truncate => b"t",
+        }),
+        Extra::SourceTime => match change.at_ms {
+            Some(at_ms) => {
+                return moment.write(&at_ms.to_string(), &Modes::default(), out).is_ok_and(|written| {
+                    out.push(b'Z');
+                    written == Written::Value
+                });
+            }
+            None => return false,
+        },
+        Extra::Lsn => match change.lsn {
+            Some(lsn) => write!(out, "{}", rows::shown_lsn(lsn)),
+            None => return false,
+        },
+        Extra::Topic => out.write_all(record.partition.topic.as_bytes()),
+        Extra::Partition => write!(out, "{}", record.partition.id),
+        Extra::Offset => write!(out, "{}", record.offset),
+    };
+    written.is_ok()
+}
+
+/// Puts what may be seen in the place of the text since `at`.
+fn hide(mask: &Mask, at: usize, text: &mut Vec<u8>) {
+    let shown = match mask {
+        Mask::Null => String::new(),
+        Mask::Text(shown) => shown.clone(),
+        Mask::Hash(salt) => naming::hashed(salt, &text[at..]),
+    };
+    text.truncate(at);
+    text.extend_from_slice(shown.as_bytes());
+}
+
+impl Flow for Cdc {
+    type Rows = CdcRows;
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn tables(&self) -> String {
+        TABLES.to_owned()
+    }
+
+    fn inlets(&self) -> Vec<&str> {
+        self.topics.iter().map(String::as_str).collect()
+    }
+
+    fn decode(&self, record: &Record<'_>, rows: &mut CdcRows) -> Result<(), Fault> {
+        let mark = rows.mark();
+        self.add(record, rows).map_err(|cause| {
+            rows.reset(&mark);
+            if self.goes_on { Fault::Reject(cause) } else { Fault::Stop(cause) }
+        })
+    }
+
+    fn write(&self, work: &mut Work<'_>, batches: &[&Batch<CdcRows>]) -> Result<(), Fault> {
+        if self.is_replica {
+            work.run("SET LOCAL session_replication_role = replica")?;
+        }
+        work.count("aside", batches.iter().map(|batch| batch.rows.asides).sum());
+        if batches.iter().all(|batch| batch.rows.is_empty()) {
+            return Ok(());
+        }
+        let changes = Changes::of(batches);
+        changes.write(work, &self.plans, &self.known, self.does_mirror).inspect_err(|_| self.plans.forget())?;
+        changes.count(work);
+        Ok(())
+    }
+}

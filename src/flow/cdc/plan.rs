@@ -1,0 +1,466 @@
+//! How changes of one shape are written: the table that they go into, made or changed where it must be, and the statements.
+//! A table is only ever changed so that it loses nothing: a column more, or a wider one. Names are always quoted, and
+//! types come out of a list; nothing else of a record ever becomes a part of a statement.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::lane::Known;
+use super::naming::{TableName, quoted};
+use super::shape::{Content, Extra, Shape};
+use crate::decode::debezium::Widening;
+use crate::fault::{Cause, Fault};
+use crate::flow::AGAIN;
+use crate::pg::Work;
+
+const COLUMNS: &str = include_str!("../../../sql/cdc/columns.sql");
+const KEYS: &str = include_str!("../../../sql/cdc/keys.sql");
+const FOLLOW: &str = include_str!("../../../sql/cdc/follow.sql");
+const FOLLOWED: &str = include_str!("../../../sql/cdc/followed.sql");
+
+/// All are forgotten at once where there are more. Memory: some KiB each.
+const PLANS_MAX: usize = 2_000;
+/// So long a table that does not fit is not looked at again.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+
+/// A column that is written.
+#[derive(Debug)]
+pub struct Used {
+    /// Which of the shape's it is.
+    pub column: usize,
+    name: String,
+    /// The type that a text becomes, without limits: an explicit cast to varchar(2) would cut, in silence.
+    cast: String,
+    /// Whether it is a field of the row, and no addition to it.
+    is_field: bool,
+}
+
+/// What is done with a row that only its values tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Image {
+    Change,
+    Delete,
+}
+
+#[derive(Debug)]
+pub struct Plan {
+    pub table: String,
+    /// Its number among those that are followed.
+    pub target: i32,
+    pub used: Vec<Used>,
+    /// Places in `used`.
+    key: Vec<usize>,
+    /// Where the place in the source's log is kept beside each row.
+    pub lsn: Option<usize>,
+    pub deleted: Option<usize>,
+}
+
+/// Whether a transaction may change tables.
+pub struct Plans {
+    evolves: bool,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    plans: HashMap<u64, Arc<Plan>>,
+    refused: HashMap<u64, (Instant, Cause)>,
+}
+
+/// A table as the catalog has it.
+struct Found {
+    /// Name, type, type without limits.
+    columns: Vec<(String, String, String)>,
+}
+
+impl Found {
+    fn look(work: &mut Work<'_>, table: &TableName) -> Result<Found, Fault> {
+        let rows = work.query(COLUMNS, &[&table.schema, &table.name])?;
+        Ok(Found { columns: rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect() })
+    }
+
+    fn column(&self, name: &str) -> Option<&(String, String, String)> {
+        self.columns.iter().find(|(known, ..)| known == name)
+    }
+}
+
+impl Plans {
+    pub fn new(evolves: bool) -> Plans {
+        Plans { evolves, held: Mutex::default() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.plans.len() + held.refused.len() > PLANS_MAX {
+            *held = Held::default();
+        }
+        held
+    }
+
+    /// After a transaction has failed: what it has made is gone, and what failed may be older than its table.
+    pub fn forget(&self) {
+        self.held().plans.clear();
+    }
+
+    /// None where there is no table, and none is needed.
+    pub fn plan(
+        &self,
+        work: &mut Work<'_>,
+        known: &Known,
+        shape: &Shape,
+        puts: bool,
+    ) -> Result<Option<Arc<Plan>>, Fault> {
+        {
+            let held = self.held();
+            if let Some(plan) = held.plans.get(&shape.number) {
+                return Ok(Some(plan.clone()));
+            }
+            if let Some((since, cause)) = held.refused.get(&shape.number)
+                && since.elapsed() < REFUSED_FOR
+            {
+                return Err(Fault::Reject(cause.clone()));
+            }
+        }
+        let made = self.make(work, known, shape, puts);
+        match &made {
+            // A trial is taken back, with the tables that it has made.
+            Ok(Some((plan, false))) if !work.is_inner() => drop(self.held().plans.insert(shape.number, plan.clone())),
+            Err(Fault::Reject(cause)) => {
+                drop(self.held().refused.insert(shape.number, (Instant::now(), cause.clone())));
+            }
+            _ => {}
+        }
+        made.map(|made| made.map(|(plan, _)| plan))
+    }
+
+    /// The plan, and whether it is of a table as this transaction has just made it: until it is committed, nobody else's.
+    fn make(
+        &self,
+        work: &mut Work<'_>,
+        known: &Known,
+        shape: &Shape,
+        puts: bool,
+    ) -> Result<Option<(Arc<Plan>, bool)>, Fault> {
+        let mut found = Found::look(work, &shape.table)?;
+        if found.columns.is_empty() && !puts {
+            return Ok(None);
+        }
+        let (target, mut has_changed) = self.follow(work, shape)?;
+        let changes = |found: &Found| changes_of(shape, found);
+        if puts && !changes(&found)?.is_empty() {
+            // One at a time, and by what is there then.
+            work.run("SELECT pg_advisory_xact_lock(hashtext('sluicegate cdc'))")?;
+            found = Found::look(work, &shape.table)?;
+            let changes = changes(&found)?;
+            if !changes.is_empty() {
+                if !self.evolves {
+                    let text = format!("{} does not fit the record, and evolve is off", shape.table.quoted());
+                    return Err(Fault::reject("cdc.table", text));
+                }
+                self.change(work, shape, &changes)?;
+                found = Found::look(work, &shape.table)?;
+                has_changed = true;
+            }
+        }
+        if !shape.is_fitted && !has_changed && !fits(shape, &found) {
+            let types = found.columns.iter().map(|(name, kind, _)| (name.clone(), kind.clone())).collect();
+            known.note_target(&shape.table, types);
+            return Err(Fault::retry(AGAIN, format!("{} has other types than its source", shape.table.quoted())));
+        }
+        let plan = plan_of(shape, &found, target)?;
+        if !shape.key.is_empty() && !plan.is_keyed_in(work, shape)? {
+            let columns: Vec<String> = plan.key.iter().map(|at| quoted(&plan.used[*at].name)).collect();
+            let (table, columns) = (shape.table.quoted(), columns.join(", "));
+            let text =
+                format!("{table} has no unique index on exactly ({columns}), by which rows are told apart: make one");
+            return Err(Fault::reject("cdc.table", text));
+        }
+        Ok(Some((Arc::new(plan), has_changed)))
+    }
+
+    /// The table's number, and whether this transaction has given it.
+    fn follow(&self, work: &mut Work<'_>, shape: &Shape) -> Result<(i32, bool), Fault> {
+        let TableName { schema, name } = &shape.table;
+        if let Some(row) = work.query(FOLLOWED, &[schema, name])?.first() {
+            let source: &str = row.get(1);
+            if source != shape.identity {
+                let text = format!(
+                    "{} follows {source}, and {} would be mixed into it: give one of them another name",
+                    shape.table.quoted(),
+                    shape.identity
+                );
+                return Err(Fault::reject("cdc.collision", text));
+            }
+            return Ok((row.get(0), false));
+        }
+        work.execute(FOLLOW, &[schema, name, &shape.identity])?;
+        // Another one may have been first.
+        self.follow(work, shape).map(|(target, _)| (target, true))
+    }
+
+    fn change(&self, work: &mut Work<'_>, shape: &Shape, changes: &[String]) -> Result<(), Fault> {
+        let mut inner = work.begin()?;
+        match changes.iter().try_for_each(|change| inner.run(change)) {
+            Ok(()) => inner.commit(),
+            // Words that the server does not take are the record's affair; that something may not be done is not.
+            Err(fault) if fault.cause().code.starts_with("pg.42") && fault.cause().code != "pg.42501" => {
+                drop(inner);
+                let code = fault.cause().code.trim_start_matches("pg.").to_owned();
+                let text = format!("{} cannot be made to fit: SQLSTATE {code}", shape.table.quoted());
+                Err(Fault::reject("cdc.table", text))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+/// Whether values of the shape are written as these columns want them.
+fn fits(shape: &Shape, found: &Found) -> bool {
+    shape.columns.iter().all(|column| match (column.kind(), found.column(&column.name)) {
+        (Some(kind), Some((_, have, _))) if column.is_plain() => kind.fitted(have) == *kind || kind.sql_type() == have,
+        _ => true,
+    })
+}
+
+/// The statements without which the table does not take all values of the shape.
+fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
+    let table = shape.table.quoted();
+    if found.columns.is_empty() {
+        let key: Vec<String> = shape.key.iter().map(|column| quoted(&shape.columns[*column].name)).collect();
+        let column = |(index, column): (usize, &super::shape::Column)| {
+            let sql_type = column.sql_type()?;
+            let not_null = if shape.key.contains(&index) { " NOT NULL" } else { "" };
+            Some(format!("{} {sql_type}{not_null}", quoted(&column.name)))
+        };
+        let mut parts: Vec<String> = shape.columns.iter().enumerate().filter_map(column).collect();
+        if parts.is_empty() {
+            return Err(Fault::reject("cdc.table", format!("{table} would have no column: all values are null")));
+        }
+        if !key.is_empty() {
+            parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
+        }
+        return Ok(vec![
+            format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&shape.table.schema)),
+            format!("CREATE TABLE {table} ({})", parts.join(", ")),
+        ]);
+    }
+    let mut changes = Vec::new();
+    for column in &shape.columns {
+        let Some(want) = column.sql_type() else { continue };
+        let name = quoted(&column.name);
+        let Some((_, have, _)) = found.column(&column.name) else {
+            changes.push(format!("ALTER TABLE {table} ADD COLUMN {name} {want}"));
+            continue;
+        };
+        let Some(kind) = column.kind().filter(|_| column.is_plain()) else { continue };
+        match kind.widening(have) {
+            Widening::Fits => {}
+            Widening::To(wider) => {
+                changes.push(format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE {wider}"));
+            }
+            Widening::No => {
+                let text = format!(
+                    "column {name} of {table} is {have} and would have to be {want}, which is not safe: change it by hand"
+                );
+                return Err(Fault::reject("cdc.column", text));
+            }
+        }
+    }
+    Ok(changes)
+}
+
+fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault> {
+    let mut used = Vec::new();
+    let mut places = vec![None; shape.columns.len()];
+    for (index, column) in shape.columns.iter().enumerate() {
+        if let Some((name, _, cast)) = found.column(&column.name)
+            && column.sql_type().is_some()
+        {
+            places[index] = Some(used.len());
+            let is_field = column.kind().is_some();
+            used.push(Used { column: index, name: name.clone(), cast: cast.clone(), is_field });
+        }
+    }
+    let key = shape.key.iter().map(|column| {
+        places[*column].ok_or_else(|| {
+            let name = quoted(&shape.columns[*column].name);
+            Fault::reject("cdc.key", format!("{} has no column {name}, which is of the key", shape.table.quoted()))
+        })
+    });
+    let key = key.collect::<Result<Vec<usize>, Fault>>()?;
+    let find = |wanted: &dyn Fn(&Content) -> bool| {
+        let column = shape.columns.iter().position(|column| wanted(&column.content));
+        column.and_then(|column| places[column])
+    };
+    Ok(Plan {
+        table: shape.table.quoted(),
+        target,
+        key,
+        lsn: find(&|content| matches!(content, Content::Extra(Extra::Lsn))),
+        deleted: find(&|content| matches!(content, Content::Deleted)),
+        used,
+    })
+}
+
+impl Plan {
+    fn is_keyed_in(&self, work: &mut Work<'_>, shape: &Shape) -> Result<bool, Fault> {
+        let mut names: Vec<&str> = self.key.iter().map(|at| self.used[*at].name.as_str()).collect();
+        names.sort_unstable();
+        let rows = work.query(KEYS, &[&shape.table.schema, &shape.table.name])?;
+        Ok(rows.iter().any(|row| {
+            let mut columns: Vec<String> = row.get(0);
+            columns.sort_unstable();
+            columns == names
+        }))
+    }
+
+    /// `x.c1, x.c2` and so on: parameters are arrays, one for each of these columns.
+    fn from(&self, count: usize) -> String {
+        let arrays: Vec<String> = (1..=count).map(|number| format!("${number}::text[]")).collect();
+        let names: Vec<String> = (1..=count).map(|number| format!("c{number}")).collect();
+        format!("unnest({}) AS x ({})", arrays.join(", "), names.join(", "))
+    }
+
+    fn value(&self, columns: &[usize], number: usize) -> String {
+        format!("x.c{}::{}", number + 1, self.used[columns[number]].cast)
+    }
+
+    fn name(&self, at: usize) -> String {
+        quoted(&self.used[at].name)
+    }
+
+    fn all(&self) -> Vec<usize> {
+        (0..self.used.len()).collect()
+    }
+
+    /// `t.key = x.c1` for the key's columns, which are the first of these.
+    fn is_row(&self, columns: &[usize]) -> String {
+        let parts = (0..self.key.len()).map(|at| format!("t.{} = {}", self.name(columns[at]), self.value(columns, at)));
+        parts.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// What keeps an older change from a newer row.
+    fn guard(&self, given: &str) -> String {
+        match self.lsn {
+            Some(at) => format!("({given} IS NULL OR t.{0} IS NULL OR t.{0} <= {given})", self.name(at)),
+            None => "true".to_owned(),
+        }
+    }
+
+    /// Puts rows, whatever there was: the columns are those of `used`, in order. `looks`: none that was deleted later; then
+    /// the ids of the keys follow.
+    pub fn put(&self, looks: bool) -> String {
+        let columns = self.all();
+        let names: Vec<String> = columns.iter().map(|at| self.name(*at)).collect();
+        let values: Vec<String> = (0..columns.len()).map(|number| self.value(&columns, number)).collect();
+        let (from, only) = match self.lsn.filter(|_| looks) {
+            None => (self.from(columns.len()), String::new()),
+            Some(lsn) => {
+                let (key, lsn) = (columns.len() + 1, self.value(&columns, lsn));
+                let gone = format!("g.target = {} AND g.key = x.c{key}::uuid AND g.lsn > {lsn}", self.target);
+                (self.from(key), format!(" WHERE NOT EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE {gone})"))
+            }
+        };
+        let (names, values) = (names.join(", "), values.join(", "));
+        let insert = format!("INSERT INTO {} AS t ({names}) SELECT {values} FROM {from}{only}", self.table);
+        if self.key.is_empty() {
+            return insert;
+        }
+        let key: Vec<String> = self.key.iter().map(|at| self.name(*at)).collect();
+        let others: Vec<String> = columns
+            .iter()
+            .filter(|at| !self.key.contains(at))
+            .map(|at| format!("{0} = excluded.{0}", self.name(*at)))
+            .collect();
+        let conflict = format!("{insert} ON CONFLICT ({})", key.join(", "));
+        match others.is_empty() {
+            true => format!("{conflict} DO NOTHING"),
+            false => {
+                let given = self.lsn.map_or(String::new(), |at| format!("excluded.{}", self.name(at)));
+                format!("{conflict} DO UPDATE SET {} WHERE {}", others.join(", "), self.guard(&given))
+            }
+        }
+    }
+
+    /// Changes some columns of rows that are there. Gives the columns, in the order of the parameters.
+    pub fn change(&self, unchanged: &[usize]) -> (String, Vec<usize>) {
+        let others = (0..self.used.len()).filter(|at| !self.key.contains(at) && !unchanged.contains(at));
+        let columns: Vec<usize> = self.key.iter().copied().chain(others).collect();
+        let sets: Vec<String> = (self.key.len()..columns.len())
+            .map(|number| {
+                let (name, value) = (self.name(columns[number]), self.value(&columns, number));
+                match self.lsn.and_then(|lsn| columns.iter().position(|at| *at == lsn)) {
+                    // The row counts as found all the same.
+                    Some(lsn) => {
+                        let guard = self.guard(&self.value(&columns, lsn));
+                        format!("{name} = CASE WHEN {guard} THEN {value} ELSE t.{name} END")
+                    }
+                    None => format!("{name} = {value}"),
+                }
+            })
+            .collect();
+        let sets = match sets.is_empty() {
+            true => format!("{0} = t.{0}", self.name(columns[0])),
+            false => sets.join(", "),
+        };
+        let (from, is_row) = (self.from(columns.len()), self.is_row(&columns));
+        (format!("UPDATE {} AS t SET {sets} FROM {from} WHERE {is_row}", self.table), columns)
+    }
+
+    /// Deletes rows, or marks them: parameters are the columns of the key and, where it is kept, the place in the log.
+    pub fn delete(&self) -> (String, Vec<usize>) {
+        let columns: Vec<usize> = self.key.iter().copied().chain(self.lsn).collect();
+        let given = self.lsn.map_or(String::new(), |_| self.value(&columns, self.key.len()));
+        let (from, is_row, guard) = (self.from(columns.len()), self.is_row(&columns), self.guard(&given));
+        let statement = match self.deleted {
+            None => format!("DELETE FROM {} AS t USING {from} WHERE {is_row} AND {guard}", self.table),
+            Some(at) => {
+                let lsn = self.lsn.map_or(String::new(), |at| format!(", {} = {given}", self.name(at)));
+                let set = format!("{} = true{lsn}", self.name(at));
+                format!("UPDATE {} AS t SET {set} FROM {from} WHERE {is_row} AND {guard}", self.table)
+            }
+        };
+        (statement, columns)
+    }
+
+    /// All rows of the table, at once or one by one.
+    pub fn truncate(&self) -> [String; 2] {
+        match self.deleted {
+            Some(at) => {
+                let mark = format!("UPDATE {} SET {} = true", self.table, self.name(at));
+                [mark.clone(), mark]
+            }
+            None => [format!("TRUNCATE {}", self.table), format!("DELETE FROM {}", self.table)],
+        }
+    }
+
+    /// The columns that tell a row where there is no key.
+    pub fn compared(&self) -> impl Iterator<Item = &Used> {
+        self.used.iter().filter(|used| used.is_field)
+    }
+
+    /// One row that has the values of `compared`, and then, for a change, those of `used` that it is to have.
+    pub fn by_image(&self, image: Image) -> String {
+        // As texts: json and some others cannot be compared.
+        let same = self.compared().enumerate().map(|(number, used)| {
+            let (name, value) = (quoted(&used.name), format!("(${}::text)::{}::text", number + 1, used.cast));
+            format!("{name}::text IS NOT DISTINCT FROM {value}")
+        });
+        let mut same: Vec<String> = same.collect();
+        let first = same.len() + 1;
+        same.extend(self.deleted.map(|at| format!("{} IS NOT TRUE", self.name(at))));
+        let row = format!("ctid = (SELECT ctid FROM {} WHERE {} LIMIT 1)", self.table, same.join(" AND "));
+        match (image, self.deleted) {
+            (Image::Delete, None) => format!("DELETE FROM {} WHERE {row}", self.table),
+            (Image::Delete, Some(at)) => format!("UPDATE {} SET {} = true WHERE {row}", self.table, self.name(at)),
+            (Image::Change, _) => {
+                let set = |(number, used): (usize, &Used)| {
+                    format!("{} = (${}::text)::{}", quoted(&used.name), first + number, used.cast)
+                };
+                let sets: Vec<String> = self.used.iter().enumerate().map(set).collect();
+                format!("UPDATE {} SET {} WHERE {row}", self.table, sets.join(", "))
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The cdc flow against a real PostgreSQL, without Kafka: captured and made-up events, applied batch by batch.
+
+#[path = "changes/events.rs"]
+mod events;
+#[path = "changes/golden.rs"]
+mod golden;
+#[path = "changes/model.rs"]
+mod model;
+#[path = "support/random.rs"]
+mod random;
+#[path = "changes/rows.rs"]
+mod rows;
+mod support;
+#[path = "changes/target.rs"]
+mod target;
