@@ -130,7 +130,10 @@ fn decimals_are_unscaled_bytes_with_a_scale() {
         &plain("double").fitted("money"),
         &[("1.25E3", "1250"), ("-1.5e-2", "-0.015"), ("7", "7"), ("1e99999999", VALUE)],
     );
-    texts(&plain("string").fitted("numeric(10,2)"), &[("\"12.50\"", "12.50"), ("\"NaN\"", "NaN")]);
+    texts(
+        &plain("string").fitted("numeric(10,2)"),
+        &[("\"12.50\"", "12.50"), ("\"NAN\"", "NaN"), ("\"POSITIVE_INFINITY\"", "Infinity")],
+    );
 }
 
 #[test]

@@ -228,7 +228,7 @@ impl Held {
             Some(former) => match guess.widening(former.sql_type()) {
                 // What was guessed of one number need not be true of the next.
                 Widening::To(_) => guess,
-                Widening::Fits | Widening::No => former.clone(),
+                Widening::Fits | Widening::Perhaps(_) | Widening::No => former.clone(),
             },
         };
         self.guesses.insert(place, kind.clone());

@@ -27,7 +27,7 @@ use self::rows::{Act, Told};
 use self::shape::{Additions, Content, Extra, Shape};
 use crate::config;
 use crate::decode::debezium::{
-    Binary, Change, Field, Kind, Message, Modes, NameRules, Op, Origin, Unit, Written, each_field, read, unwrap,
+    Binary, Change, Field, Kind, Message, Modes, NameRules, Op, Origin, Written, each_field, read, unwrap,
 };
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
@@ -73,7 +73,8 @@ impl Cdc {
         let extras = config.extra_columns.iter().map(extra).collect::<Result<Vec<_>, Cause>>()?;
         let additions = Additions { extras, deleted: config.soft_delete.clone() };
         let rules = config.name_rules.then_some(NameRules { scale: config.decimal_scale });
-        let binary = match config.binary_mode.as_str() {
+        let mut modes = Modes::new(&config.unavailable_value);
+        modes.binary = match config.binary_mode.as_str() {
             "base64" => Binary::Base64,
             "base64-url-safe" => Binary::Base64Url,
             "hex" => Binary::Hex,
@@ -83,7 +84,7 @@ impl Cdc {
             topics: config.topics.clone(),
             known: Known::new(naming, additions, rules),
             plans: Plans::new(config.evolve),
-            modes: Modes::new(binary, Unit::Micro, &config.unavailable_value),
+            modes,
             moment: Field::read(&json!({"field": "moment", "type": "int64", "name": "io.debezium.time.Timestamp"}))?
                 .kind,
             does_truncate: config.truncate,

@@ -255,7 +255,8 @@ fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
         };
         let Some(kind) = column.kind().filter(|_| column.is_plain()) else { continue };
         match kind.widening(have) {
-            Widening::Fits => {}
+            // A limit that the event does not tell is the source's too, as far as anyone knows.
+            Widening::Fits | Widening::Perhaps(_) => {}
             Widening::To(wider) => {
                 changes.push(format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE {wider}"));
             }
