@@ -156,7 +156,9 @@ fn is_lost(
     let (Some(ours), Some(expected)) = (ours, expected) else {
         // Numbers that are none, where decimals are precise; years that 64 bits of microseconds do not reach.
         let is_late = column == "stamp" && expected.is_some_and(|expected| expected.starts_with("294276-"));
-        return (table == "specials" && json == "null") || is_late;
+        // Of these lists the connector has no placeholder where they are long and did not change.
+        let is_unchanged = table == "toast" && ["nums", "shares"].contains(&column);
+        return ((table == "specials" || is_unchanged) && json == "null") || is_late;
     };
     let is_early = expected.ends_with(" BC") || expected < "1582-10-15";
     match (table, column) {
@@ -210,13 +212,13 @@ fn is_same(kind: &str, ours: &str, expected: &str) -> bool {
         text.split(|sign: char| "()<>[]{},".contains(sign)).filter_map(|part| part.parse().ok()).collect()
     };
     match base {
-        "numeric" => BigDecimal::from_str(ours).ok() == BigDecimal::from_str(expected).ok() && !ours.is_empty(),
-        "real" => ours.parse::<f32>().ok() == expected.parse::<f32>().ok(),
-        "double precision" => ours.parse::<f64>().ok() == expected.parse::<f64>().ok(),
+        "numeric" => BigDecimal::from_str(ours).is_ok_and(|ours| BigDecimal::from_str(expected) == Ok(ours)),
+        "real" => ours.parse::<f32>().is_ok_and(|ours| expected.parse() == Ok(ours)),
+        "double precision" => ours.parse::<f64>().is_ok_and(|ours| expected.parse() == Ok(ours)),
         "boolean" => ours.starts_with(expected),
         "money" => {
             let plain: String = expected.chars().filter(|sign| !"$,".contains(*sign)).collect();
-            BigDecimal::from_str(ours).ok() == BigDecimal::from_str(&plain).ok()
+            BigDecimal::from_str(ours).is_ok_and(|ours| BigDecimal::from_str(&plain) == Ok(ours))
         }
         "jsonb" => json(ours) == json(expected),
         "point" | "circle" | "line" | "lseg" | "box" | "path" | "polygon" => floats(ours) == floats(expected),

@@ -215,13 +215,14 @@ fn fit(form: &Form, column: &Column<'_>) -> Form {
     let is_jsonb = column.base == "jsonb";
     let base = &*column.base;
     match form {
-        Form::Text | Form::Coded => match base {
+        Form::Text | Form::Coded | Form::Digits => match base {
             "bytea" => Form::Coded,
             "json" | "jsonb" => Form::Json { is_jsonb },
             "bit" | "bit varying" => Form::Bits(bit_count(column)),
             "hstore" => Form::Hstore,
             "boolean" => Form::Boolean,
             "money" => Form::Plain,
+            "numeric" | "real" | "double precision" => Form::Digits,
             _ => loose(column).unwrap_or(Form::Text),
         },
         Form::Integer(_) | Form::Float(_) | Form::Number => match base {

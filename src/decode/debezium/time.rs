@@ -180,13 +180,15 @@ pub fn duration(json: &str, unit: Unit, out: &mut Vec<u8>) -> Result<(), Flaw> {
         Unit::Micro => count.into(),
         Unit::Nano => (count / 1_000).into(),
     };
+    // The least of 64 bits is an interval that PostgreSQL writes and does not read.
+    if us.unsigned_abs() > i64::MAX as u128 {
+        return Err(Flaw::Rule("is beyond PostgreSQL's intervals"));
+    }
     if us < 0 {
         out.push(b'-');
     }
     let (seconds, us) = (us.unsigned_abs() / 1_000_000, (us.unsigned_abs() % 1_000_000) as u32);
-    // 64 bits of microseconds is what an interval has for them.
-    let hours = u64::try_from(seconds / 3_600).ok().filter(|hours| *hours <= 2_562_047_788);
-    let hours = hours.ok_or(Flaw::Rule("is beyond PostgreSQL's intervals"))?;
+    let hours = seconds / 3_600;
     if hours < 100 {
         two(hours as u32, out);
     } else {

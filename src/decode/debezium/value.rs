@@ -30,6 +30,8 @@ pub enum Form {
     Plain,
     /// Whatever it is, as text.
     Text,
+    /// A text that is a decimal.
+    Digits,
     /// Base64.
     Bytes,
     /// Base64 of a text, which the connector sends of types that it does not know.
@@ -121,6 +123,13 @@ impl Form {
             Form::Text => match text::inner(json) {
                 Some(inner) => text::unescape(inner, out),
                 None => raw(json, true, out),
+            },
+            Form::Digits => match text::inner(json).and_then(number::word) {
+                Some(word) => {
+                    out.extend_from_slice(word.as_bytes());
+                    Ok(())
+                }
+                None => Form::Text.write(json, modes, out),
             },
             Form::Bytes => bytes(string(json)?, out),
             Form::Unknown => unknown(string(json)?, out),
