@@ -87,8 +87,7 @@ const MODES: &[Mode] = &[
         ],
         lost: &[
             ("specials", "nums", NOT_CARRIED),
-            ("extremes", "day", NOT_CARRIED),
-            ("extremes", "stamp", NOT_CARRIED),
+            ("times", "at", "replace({}::text, '24:00:00', '00:00:00')"),
         ],
     },
     Mode {
