@@ -163,8 +163,13 @@ impl Replica {
             let by = exception(read, name).unwrap_or("{}");
             values.push(format!("({})::{kind}", by.replace("{}", &names[place])));
             let by = exception(compare, name).unwrap_or("{}::text");
-            of_source.push(by.replace("{}", &quoted(name)));
-            of_got.push(by.replace("{}", &names[place]));
+            // To be shown, if need be: large ones by their digest.
+            let shown = |name: &str| {
+                let value = by.replace("{}", name);
+                format!("CASE WHEN length({value}) > 200 THEN 'md5 ' || md5({value}) ELSE {value} END")
+            };
+            of_source.push(shown(&quoted(name)));
+            of_got.push(shown(&names[place]));
         }
         let arrays: Vec<String> = (1..=carried.len()).map(|number| format!("${number}::text[]")).collect();
         let read_back: Vec<String> =
