@@ -110,7 +110,7 @@ pub fn main() -> ExitCode {
         Verb::Check(options) => check::run(&settings, &options),
         Verb::Init { choice } => ended(&settings, &choice, |config| run::init(&config)),
         Verb::Produce { flow, count, rate, sync } => {
-            let manner = produce::Manner { per_s: rate, one_by_one: sync };
+            let manner = produce::Manner { per_s: rate, one_by_one: sync, keys: None };
             ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count, manner))
         }
         Verb::Letters(verb) => ended(&settings, verb.choice(), |config| letters::run(&config, &verb)),

@@ -26,6 +26,8 @@ pub struct Manner {
     pub per_s: Option<f64>,
     /// Each waits until the one before it is acknowledged, or is not going to be.
     pub one_by_one: bool,
+    /// So many keys at once, where records have keys.
+    pub keys: Option<u64>,
 }
 
 /// Sends records `0..count`, spread over the partitions in turn, and waits for each to be acknowledged.
@@ -37,7 +39,7 @@ fn send(
     manner: Manner,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Sent, Option<Fault>), Fault> {
-    let sample = flow::sample(name)
+    let sample = flow::sample(name, manner.keys)
         .ok_or_else(|| Fault::stop("produce.no_sample", format!("flow {name} has no test records")))?;
     let (brokers, topic) = (config.kafka.brokers.join(","), flow.sample_topic());
     let partitions = crate::kafka::admin::partitions_of(&brokers, &config.kafka.options, topic)? as u64;

@@ -60,7 +60,7 @@ fn payload(number: u64, out: &mut Vec<u8>) {
     let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     out.extend_from_slice(format!(r#"{{"id":"{scattered:016x}{number:016x}","#).as_bytes());
     let from = out.len();
-    flow::sample("events").expect("samples of events").payload(number, out);
+    flow::sample("events", None).expect("samples of events").payload(number, out);
     assert_eq!(out.remove(from), b'{', "a sample is an object");
 }
 

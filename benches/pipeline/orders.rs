@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sluicegate::engine::Rows;
-use sluicegate::flow::orders::order::{Amount, Order, Wish};
+use sluicegate::flow::field::Amount;
+use sluicegate::flow::orders::order::{Order, Wish};
 use sluicegate::flow::orders::stock::Verdict;
 use sluicegate::flow::orders::{OrderRows, named};
 use sluicegate::flow::{self, Flow, Orders};

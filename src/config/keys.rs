@@ -222,6 +222,22 @@ const FLOWS: &[FlowRow] = &[
                 "Files with Avro schemas that writers of the topic use beside the built-in one."),
         ],
     },
+    FlowRow {
+        name: "tickets",
+        defaults: &[
+            ("enabled", "false"), ("topic", "tickets"), ("partitions", "12"), ("group_id", "ticket-processor-group"),
+            ("table", "tickets"),
+        ],
+        env: &[("group_id", &["GROUP_ID"])],
+        own: &[
+            row("order_table", Kind::Text(table), Is("ticket_orders"), &[],
+                "Table of where each order stands, created when missing."),
+            row("on_disorder", Kind::Word(&["block", "set_aside", "accept"]), Is("block"), &[],
+                "A ticket that is not the next one of its order: a letter that also stops its key, a letter, or written all the same."),
+            row("on_failure", Kind::Word(&["block", "set_aside"]), Is("block"), &[],
+                "A ticket that cannot be written: a letter that also stops its key until it is replayed or dropped, or only a letter."),
+        ],
+    },
 ];
 
 /// A key with its full path.

@@ -129,6 +129,12 @@ pub struct Flow {
     #[serde(default)]
     pub schema_files: Vec<PathBuf>,
     #[serde(default)]
+    pub order_table: String,
+    #[serde(default)]
+    pub on_disorder: OnDisorder,
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    #[serde(default)]
     pub inventory_table: String,
     #[serde(default)]
     pub buckets: i16,
@@ -205,6 +211,28 @@ impl Flow {
     pub fn retry_topics(&self) -> Vec<String> {
         (1..=self.retry_max).map(|number| format!("{}-{number}", self.retry_topic_prefix)).collect()
     }
+}
+
+/// What becomes of a record that is not the next one of its key's sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisorder {
+    /// It is a letter, and its key stops.
+    #[default]
+    Block,
+    SetAside,
+    /// It is written all the same.
+    Accept,
+}
+
+/// What becomes of a record that cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// It is a letter, and its key stops.
+    #[default]
+    Block,
+    SetAside,
 }
 
 /// What a record that is tried again holds back.

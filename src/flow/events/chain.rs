@@ -6,12 +6,12 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::retry::Origin;
-use super::rows::{EventRows, Fate, Id, MESSAGE_BYTES_MAX, Packed};
+use super::rows::{EventRows, Fate, Id, MESSAGE_BYTES_MAX};
 use super::value::{Value, encode, native};
 use crate::config::handlers::{Column, Handler, Path, Test, Type};
 use crate::decode::json::{Paths, Places};
 use crate::fault::Cause;
-use crate::flow::packed::Unpacked;
+use crate::flow::packed::{PackedRecord, Unpacked};
 use crate::pg::copy::field;
 use crate::pg::quoted;
 use crate::record::Record;
@@ -305,7 +305,9 @@ impl Chain {
                         }
                     }
                 }
-                Step::Key { .. } if Packed::read(seen.packed).is_some_and(|record| record.is_too_large()) => {
+                Step::Key { .. }
+                    if PackedRecord::read(seen.packed).is_some_and(|record| record.bytes() > MESSAGE_BYTES_MAX) =>
+                {
                     let text = format!("more than {MESSAGE_BYTES_MAX} bytes cannot be forwarded");
                     return Fate::Permanent(Cause::new("events.too_large", text));
                 }

@@ -24,12 +24,13 @@ use uuid::Uuid;
 pub use self::desk::Desk;
 use self::desk::books;
 use self::events::{Packed, Topics, unfold};
-use self::order::{Amount, Flaw, Order, Wish};
+use self::order::{Order, Wish};
 pub use self::rows::OrderRows;
 use self::stock::{Need, Reason, Shelf, Stock, Verdict};
 use crate::config;
 use crate::engine::{Batch, Rows};
 use crate::fault::Fault;
+use crate::flow::field::{Amount, Flaw};
 use crate::flow::{Flow, Sample};
 use crate::outlet::Message;
 use crate::pg::copy::timestamp_us;
@@ -385,18 +386,20 @@ impl Flow for Orders {
     }
 }
 
-/// Made-up orders: ten products, one of which is in nine of ten orders, a thousand customers.
-pub struct Wishes;
+/// Made-up orders: ten products, one of which is in nine of ten orders, and some customers.
+pub struct Wishes {
+    pub customers: u64,
+}
 
 impl Sample for Wishes {
     fn key(&self, number: u64) -> Option<String> {
-        Some(format!("CUST{:03}", number % 1000))
+        Some(format!("CUST{:03}", number % self.customers))
     }
 
     fn payload(&self, number: u64, out: &mut Vec<u8>) {
         let product = if number.is_multiple_of(10) { number / 10 % 10 + 1 } else { 7 };
         let amount = Amount::from_cents(19_999).expect("an amount");
-        let (customer_id, product_id) = (format!("CUST{:03}", number % 1000), format!("PROD{product:03}"));
+        let (customer_id, product_id) = (format!("CUST{:03}", number % self.customers), format!("PROD{product:03}"));
         let wish = Wish { customer_id: customer_id.into(), product_id: product_id.into(), quantity: 1, amount };
         Order { order_id: Uuid::now_v7(), wish }.write(out);
     }
