@@ -16,7 +16,7 @@ pub use events::Events;
 pub use orders::{Desk, Orders};
 pub use replay::{Fate, Replay};
 pub use status::Status;
-pub use tickets::Tickets;
+pub use tickets::{TicketRows, Tickets};
 
 use std::sync::Arc;
 
