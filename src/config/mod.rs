@@ -130,6 +130,9 @@ pub struct Flow {
     pub schema_files: Vec<PathBuf>,
     #[serde(default)]
     pub order_table: String,
+    /// 0 is none.
+    #[serde(default)]
+    pub produce_per_s: u32,
     #[serde(default)]
     pub on_disorder: OnDisorder,
     #[serde(default)]
@@ -345,6 +348,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether anybody has said something about this key.
+    pub fn is_given(&self, path: &str) -> bool {
+        self.settled.get(path).is_some_and(|found| found.origin != Origin::Default)
+    }
+
     /// Each key with its value, as it may be shown, and where that came from, in the order of the table.
     pub fn lines(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
         let line = |key: &'static Key| {

@@ -2,7 +2,7 @@
 //! for the same things in here; how that is written and shown is theirs. What a record becomes is its flow's affair, and
 //! what a letter is PostgreSQL's (`pg/letters`).
 
-mod moment;
+pub mod moment;
 pub mod service;
 pub mod wish;
 
