@@ -326,6 +326,7 @@ fn policy(flow: &config::Flow) -> Policy {
         batch_rows_max: flow.batch_rows_max,
         batch_bytes_max: flow.batch_bytes_max,
         linger: flow.linger,
+        rate_max_per_s: Some(flow.rate_max_per_s).filter(|rate| *rate > 0),
         group_rows_max: flow.group_rows_max,
         writers: flow.writers,
         commit_every: flow.commit_interval,

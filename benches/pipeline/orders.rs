@@ -86,7 +86,7 @@ enum Mix {
 /// Made-up orders, all of the same sizes. A customer's are all in one partition, as many in each.
 fn payload(mix: Mix, number: u64, out: &mut Vec<u8>) {
     if mix == Mix::Hot {
-        return flow::sample("orders").expect("samples of orders").payload(number, out);
+        return flow::sample("orders", None).expect("samples of orders").payload(number, out);
     }
     let wish = Wish {
         customer_id: format!("CUST{:03}", number % 1000).into(),

@@ -108,6 +108,8 @@ const COMMON: &[Row] = &[
         "or this long after its first record."),
     row("group_rows_max", Kind::Integer { min: 1, max: 10_000_000 }, Is("10000"), &[],
         "A writer joins waiting batches into one transaction up to this many rows. At least batch_rows_max."),
+    row("rate_max_per_s", Kind::Integer { min: 0, max: 1_000_000 }, Is("0"), &[],
+        "No more records a second are taken by this process, all partitions together, but for a burst of 100 ms; 0 is no limit."),
     row("fetch_memory_bytes", Kind::Bytes { min: MIB, max: 64 * 1024 * MIB }, Is("33554432"), &[],
         "Memory for records fetched ahead, divided over the partitions; at least 64 KiB each, and one producer's batch beyond."),
     row("session_timeout_ms", Kind::Millis { min: 1000, max: HOUR }, Is("45000"), &[],
@@ -125,6 +127,15 @@ const COMMON: &[Row] = &[
     row("exactly_once", Kind::Bool, Is("true"), &[],
         "Keep the ledger. Off is for measuring what it costs: a crash then loses or doubles records."),
 ];
+
+/// Of every flow that reads JSON.
+const JSON_SCHEMA_FILE: Row = row(
+    "json_schema_file",
+    Kind::Text(not_empty),
+    Unset,
+    &[],
+    "JSON Schema that each record has to keep, beside what the flow itself asks for; schema/ has one for each flow. A record that does not is a letter.",
+);
 
 /// A flow's answers to the common keys and the keys that only it has.
 struct FlowRow {
@@ -147,6 +158,7 @@ const FLOWS: &[FlowRow] = &[
             ("writers", &["KAFKA_CONSUMER_WORKERS"]),
         ],
         own: &[
+            JSON_SCHEMA_FILE,
             row("handlers", Kind::Handlers, Is(""), &[],
                 "What is done with each record, in this order; docs/OPERATING.md has the kinds. None is one: a row of the table."),
             row("message_id", Kind::List(path), Is("@headers/message_id,@headers/message-id"), &[],
@@ -195,6 +207,7 @@ const FLOWS: &[FlowRow] = &[
         ],
         env: &[],
         own: &[
+            JSON_SCHEMA_FILE,
             row("inventory_table", Kind::Text(table), Is("inventory"), &[],
                 "Table of the stock, created with ten products when missing."),
             row("buckets", Kind::Integer { min: 1, max: 256 }, Is("1"), &[],
@@ -230,6 +243,7 @@ const FLOWS: &[FlowRow] = &[
         ],
         env: &[("group_id", &["GROUP_ID"])],
         own: &[
+            JSON_SCHEMA_FILE,
             row("order_table", Kind::Text(table), Is("ticket_orders"), &[],
                 "Table of where each order stands, created when missing."),
             row("on_disorder", Kind::Word(&["block", "set_aside", "accept"]), Is("block"), &[],

@@ -113,6 +113,8 @@ pub struct Flow {
     #[serde(rename = "linger_ms", deserialize_with = "millis")]
     pub linger: Duration,
     pub group_rows_max: usize,
+    /// 0 is no limit.
+    pub rate_max_per_s: u32,
     pub fetch_memory_bytes: usize,
     #[serde(rename = "session_timeout_ms", deserialize_with = "millis")]
     pub session_timeout: Duration,
@@ -128,6 +130,9 @@ pub struct Flow {
     pub exactly_once: bool,
     #[serde(default)]
     pub schema_files: Vec<PathBuf>,
+    /// What JSON records have to keep.
+    #[serde(default)]
+    pub json_schema_file: Option<PathBuf>,
     #[serde(default)]
     pub order_table: String,
     /// 0 is none.

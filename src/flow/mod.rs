@@ -21,6 +21,7 @@ pub use tickets::{TicketRows, Tickets};
 use std::sync::Arc;
 
 use crate::config;
+use crate::decode::schema::JsonSchema;
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
 use crate::ops::Service;
@@ -101,7 +102,7 @@ pub fn each(config: &config::Config, visit: &mut impl Visit) -> Result<(), Cause
     for (name, flow) in config.enabled() {
         match name {
             events::NAME => visit.flow(flow, Events::from_config(flow)?),
-            orders::NAME => visit.flow(flow, Orders::from_config(flow)),
+            orders::NAME => visit.flow(flow, Orders::from_config(flow)?),
             status::NAME => visit.flow(flow, Status::from_config(flow)?),
             tickets::NAME => visit.flow(flow, Tickets::from_config(flow)?),
             unknown => return Err(Cause::new("flow.unknown", format!("there is no flow named \"{unknown}\""))),
@@ -140,6 +141,11 @@ pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<
         }
         _ => None,
     }
+}
+
+/// The operator's rules for JSON records, where there are such.
+fn json_schema(config: &config::Flow) -> Result<Option<JsonSchema>, Cause> {
+    config.json_schema_file.as_deref().map(JsonSchema::read).transpose()
 }
 
 /// How many keys made-up records have at once, unless somebody says otherwise.

@@ -32,7 +32,7 @@ use crate::config::handlers::Path;
 use crate::engine::{Batch, Letter};
 use crate::fault::{Cause, Fault};
 use crate::flow::packed::Unpacked;
-use crate::flow::{Flow, Sample};
+use crate::flow::{Flow, Sample, json_schema};
 use crate::outlet::Message;
 use crate::pg::search::Search;
 use crate::pg::seen::{self, Seen};
@@ -84,7 +84,8 @@ impl Events {
     pub fn from_config(config: &config::Flow) -> Result<Self, Cause> {
         let path = |text: &String| Path::read(text).map_err(|flaw| Cause::new("config.message_id", flaw.rule));
         let message_id = config.message_id.iter().map(path).collect::<Result<Vec<Path>, Cause>>()?;
-        let chain = Chain::new(&config.handlers, &message_id, &config.table)?;
+        let mut chain = Chain::new(&config.handlers, &message_id, &config.table)?;
+        chain.schema = json_schema(config)?;
         let retries = Retries {
             topics: config.retry_topics(),
             dead: config.dlq_topic.clone(),

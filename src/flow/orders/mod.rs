@@ -28,10 +28,11 @@ use self::order::{Order, Wish};
 pub use self::rows::OrderRows;
 use self::stock::{Need, Reason, Shelf, Stock, Verdict};
 use crate::config;
+use crate::decode::schema::JsonSchema;
 use crate::engine::{Batch, Rows};
-use crate::fault::Fault;
+use crate::fault::{Cause, Fault};
 use crate::flow::field::{Amount, Flaw};
-use crate::flow::{Flow, Sample};
+use crate::flow::{Flow, Sample, json_schema};
 use crate::outlet::Message;
 use crate::pg::copy::timestamp_us;
 use crate::pg::{UNIQUE_VIOLATION, Work, outbox, quoted};
@@ -41,6 +42,8 @@ pub const NAME: &str = "orders";
 
 pub struct Orders {
     sql: Sql,
+    /// Checked before anything else.
+    schema: Option<JsonSchema>,
     /// None where nobody wants to hear of orders.
     topics: Option<Topics>,
     waits: bool,
@@ -69,14 +72,16 @@ pub fn named(sql: &str, orders: &str, inventory: &str) -> String {
 }
 
 impl Orders {
-    pub fn from_config(config: &config::Flow) -> Self {
+    pub fn from_config(config: &config::Flow) -> Result<Self, Cause> {
         let topics = Topics {
             validated: config.validated_topic.clone(),
             inventory: config.inventory_topic.clone(),
             warehouse: config.warehouse_topic.clone(),
         };
         let waits = config.lock == config::Lock::Wait;
-        Orders::new(&config.table, &config.inventory_table, config.buckets, waits, config.events.then_some(topics))
+        let topics = config.events.then_some(topics);
+        let orders = Orders::new(&config.table, &config.inventory_table, config.buckets, waits, topics);
+        Ok(Orders { schema: json_schema(config)?, ..orders })
     }
 
     /// `waits`: for locks that others hold, in place of asking again and again.
@@ -96,7 +101,7 @@ impl Orders {
             copy: named(include_str!("../../../sql/orders/copy.sql")),
             reserve: named(include_str!("../../../sql/orders/reserve.sql")),
         };
-        Orders { sql, topics, waits, turn: AtomicUsize::new(0), repeats: AtomicBool::new(false) }
+        Orders { sql, schema: None, topics, waits, turn: AtomicUsize::new(0), repeats: AtomicBool::new(false) }
     }
 
     /// Orders of the group that have a row already.
@@ -342,6 +347,7 @@ impl Flow for Orders {
         let payload = record.payload.ok_or_else(|| {
             Fault::reject("orders.no_payload", "the record has no payload, and an order is not deleted but cancelled")
         })?;
+        self.schema.as_ref().map_or(Ok(()), |schema| schema.check(payload)).map_err(Fault::Reject)?;
         let order = Order::read(payload).map_err(|flaws| {
             let text = flaws.iter().map(Flaw::discreet).collect::<Vec<_>>().join("; ");
             Fault::reject("orders.invalid", text)

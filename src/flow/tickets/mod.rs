@@ -23,10 +23,11 @@ use self::plan::{Books, Plan, Policy, REPEAT, STEP_BACK, Stand};
 pub use self::rows::TicketRows;
 use self::ticket::{COLUMNS, Ticket};
 use crate::config;
+use crate::decode::schema::JsonSchema;
 use crate::engine::Batch;
 use crate::fault::{Cause, Fault};
-use crate::flow::Flow;
 use crate::flow::field::Flaw;
+use crate::flow::{Flow, json_schema};
 use crate::pg::copy::field;
 use crate::pg::letters::kept::Held;
 use crate::pg::search::Search;
@@ -40,6 +41,8 @@ const TURNS_MAX: i64 = 1_000;
 
 pub struct Tickets {
     policy: Policy,
+    /// Checked before anything else.
+    schema: Option<JsonSchema>,
     sql: Sql,
 }
 
@@ -80,11 +83,13 @@ impl Tickets {
             advance: named(include_str!("../../../sql/tickets/advance.sql")),
             skip: named(include_str!("../../../sql/tickets/skip.sql")),
         };
-        Ok(Tickets { policy: Policy { on_disorder: config.on_disorder, on_failure: config.on_failure }, sql })
+        let policy = Policy { on_disorder: config.on_disorder, on_failure: config.on_failure };
+        Ok(Tickets { policy, schema: json_schema(config)?, sql })
     }
 
     fn read<'a>(&self, record: &Record<'a>, key: &[u8]) -> Result<Ticket<'a>, Cause> {
         let payload = record.payload.ok_or_else(|| Cause::new("tickets.no_payload", "the record has no payload"))?;
+        self.schema.as_ref().map_or(Ok(()), |schema| schema.check(payload))?;
         let ticket = Ticket::read(payload).map_err(|flaws| {
             let text = flaws.iter().map(Flaw::discreet).collect::<Vec<_>>().join("; ");
             Cause::new("tickets.invalid", text)
