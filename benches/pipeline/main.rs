@@ -29,6 +29,7 @@ mod records;
 mod report;
 mod results;
 mod stage;
+mod tickets;
 
 use clap::Parser;
 
@@ -37,7 +38,7 @@ use machine::{Machine, said};
 use options::{Options, Part};
 use peers::Peers;
 use records::{SMALL_BYTES, encoded};
-use results::{Events, Load, Orders, Results, Run, median};
+use results::{Events, Load, Orders, Results, Run, Tickets, median};
 use stage::Stage;
 
 /// Shares of the reached rate at which latency is measured.
@@ -98,6 +99,7 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         orders: None,
         accept: Vec::new(),
         events: None,
+        tickets: None,
     };
     println!("{}", results.machine.line());
     // Latency is measured at shares of the rate that the rounds reach.
@@ -154,7 +156,19 @@ fn measure(stage: &Stage, options: &Options) -> Results {
     if options.wants(Part::Events) {
         let runs = events::measure(stage, &load, options.rounds);
         let steady = events::steady(stage, options.rounds);
-        results.events = Some(Events { load, runs, steady });
+        results.events = Some(Events { load: load.clone(), runs, steady });
+    }
+    let load = Load {
+        rows: options.tickets,
+        partitions: tickets::PARTITIONS,
+        writers: tickets::WRITERS,
+        record_bytes: tickets::TICKET_BYTES,
+        ..load
+    };
+    if options.wants(Part::Tickets) {
+        let runs = tickets::measure(stage, &load, options.rounds);
+        let steady = tickets::steady(stage, options.rounds);
+        results.tickets = Some(Tickets { load, runs, steady });
     }
     results
 }

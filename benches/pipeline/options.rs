@@ -29,6 +29,9 @@ pub struct Options {
     /// Events of a round of the events flow
     #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(100_000..))]
     pub events: u64,
+    /// Tickets of a round of the tickets flow
+    #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+    pub tickets: u64,
     /// Partitions of the topic
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub partitions: u32,
@@ -69,6 +72,8 @@ pub enum Part {
     Accept,
     /// Events a second with and without comparing their ids, and what failures cost the others
     Events,
+    /// Tickets a second with their orders checked, and from produced to visible at 100 a second
+    Tickets,
 }
 
 impl Options {

@@ -56,6 +56,9 @@ pub fn publish(results: &Results) {
     if let Some((table, steady)) = report::events::table(results).zip(report::events::steady(results)) {
         mark("docs/BENCH.md", "events", &[table, steady, measured_on("../")].join("\n"));
     }
+    if let Some(tickets) = report::tickets::table(results) {
+        mark("docs/BENCH.md", "tickets", &[tickets, measured_on("../")].join("\n"));
+    }
     if let Some(accept) = report::orders::accept(results) {
         mark("docs/BENCH.md", "accept", &[accept, measured_on("../")].join("\n"));
     }

@@ -2,6 +2,7 @@
 
 pub mod events;
 pub mod orders;
+pub mod tickets;
 
 use crate::contenders::Contender;
 use crate::growth::CURVES;
@@ -24,6 +25,7 @@ pub fn all(results: &Results) -> String {
         orders::accept(results),
         events::table(results),
         events::steady(results),
+        tickets::table(results),
     ];
     format!("\n{}\n\n{}", results.machine.line(), parts.into_iter().flatten().collect::<Vec<_>>().join("\n"))
 }

@@ -28,6 +28,16 @@ pub struct Results {
     pub accept: Vec<Accept>,
     #[serde(default)]
     pub events: Option<Events>,
+    #[serde(default)]
+    pub tickets: Option<Tickets>,
+}
+
+/// Of the tickets flow: what its runs were run on, and latency at a steady rate.
+#[derive(Serialize, Deserialize)]
+pub struct Tickets {
+    pub load: Load,
+    pub runs: Vec<Run>,
+    pub steady: Vec<Latency>,
 }
 
 /// Of the events flow: what its runs were run on, and latency at a steady rate, by contender.

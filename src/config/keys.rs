@@ -370,6 +370,8 @@ mod tests {
             ("KAFKA_TOPIC", "flows.status.topic", "seed-status-updates"),
             ("KAFKA_GROUP_ID", "flows.status.group_id", "postgres-inserter-group-go"),
             ("SERVER_PORT", "http.port", "8080"),
+            ("METRICS_PORT", "http.port", "8080"),
+            ("GROUP_ID", "flows.tickets.group_id", "ticket-processor-group"),
             ("SLUICEGATE_FLOWS_STATUS_BATCH_ROWS_MAX", "flows.status.batch_rows_max", "2500"),
         ] {
             let key = find(path).unwrap();
