@@ -49,7 +49,7 @@ fn decode_all(status: &Status, partition: &Partition, payloads: &[Vec<u8>], rows
 /// fewer than cores.
 fn decode(criterion: &mut Criterion) {
     let status = Status::new("processed_seed_status", &[]).expect("the flow");
-    let updates = sample("status").expect("samples");
+    let updates = sample("status", None).expect("samples");
     let partition = Partition::new("t", 0);
     let mut group = criterion.benchmark_group("decode");
     for records in DECODED {
@@ -79,7 +79,7 @@ fn decode(criterion: &mut Criterion) {
 }
 
 fn encode(criterion: &mut Criterion) {
-    let updates = sample("status").expect("samples");
+    let updates = sample("status", None).expect("samples");
     let mut out = Vec::new();
     let mut group = criterion.benchmark_group("sample");
     group.throughput(Throughput::Elements(RECORDS));
@@ -95,7 +95,7 @@ fn encode(criterion: &mut Criterion) {
 /// What a partition thread does with its records: decode each into the batch, and empty the batch for the next ones.
 fn batch(criterion: &mut Criterion) {
     let status = Status::new("processed_seed_status", &[]).expect("the flow");
-    let payloads = payloads(&*sample("status").expect("samples"), RECORDS);
+    let payloads = payloads(&*sample("status", None).expect("samples"), RECORDS);
     let partition = Partition::new("t", 0);
     let mut batch: Batch<CopyRows> = Batch::new(Claim::new(partition.clone(), 1, 0), 0);
     let mut group = criterion.benchmark_group("batch");

@@ -4,11 +4,13 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
 use crate::fault::Failure;
+use crate::letters::moment;
 use crate::rate::{PER_S_MAX, PER_S_MIN};
 use crate::{ops, produce, run};
 
@@ -56,14 +58,24 @@ enum Verb {
         #[arg(value_name = "FLOW")]
         flow: String,
         /// How many
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-        count: u64,
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), required_unless_present_any = ["duration", "serve"])]
+        count: Option<u64>,
+        /// For how long, as 60s or 5m; with a count, whichever is reached first
+        #[arg(long, value_name = "SPAN", value_parser = span)]
+        duration: Option<Duration>,
         /// How many a second, from 0.1 to 100000; what is late by up to 10 ms is made up for [default: as fast as Kafka takes them]
         #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
         rate: Option<f64>,
+        /// How many keys there are at once: of tickets, the orders that are under way [default: 1000]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        keys: Option<u64>,
         /// Wait for each record to be acknowledged before the next one is sent
         #[arg(long)]
         sync: bool,
+        /// As a service: health and metrics on http.port, or 2112 where that is not set; waits for Kafka while it is away, and
+        /// goes on until a signal where neither count nor duration is given
+        #[arg(long)]
+        serve: bool,
     },
     /// Look at records that were set aside, put them through their flow again, or drop them
     #[command(subcommand)]
@@ -94,10 +106,18 @@ impl Settings {
     /// The configuration, with logging started. When it is wrong, all findings are on standard error and
     /// the process has only to exit with the code.
     pub fn load(&self, choice: &Choice) -> Result<Config, ExitCode> {
-        let config = self.sources(choice).load().map_err(|findings| {
+        self.load_with_port(choice, None)
+    }
+
+    /// The same, with a port to listen on where nobody says anything about it.
+    fn load_with_port(&self, choice: &Choice, port_usual: Option<u16>) -> Result<Config, ExitCode> {
+        let report = self.sources(choice).report();
+        let port = port_usual.filter(|_| !report.is_given("http.port"));
+        let mut config = report.config.map_err(|findings| {
             eprintln!("{findings}");
             ExitCode::from(REFUSED)
         })?;
+        config.http.port = port.unwrap_or(config.http.port);
         ops::log::start(config.logging);
         Ok(config)
     }
@@ -109,12 +129,22 @@ pub fn main() -> ExitCode {
         Verb::Run { choice, demo_broker } => ended(&settings, &choice, |config| run::run(config, demo_broker)),
         Verb::Check(options) => check::run(&settings, &options),
         Verb::Init { choice } => ended(&settings, &choice, |config| run::init(&config)),
-        Verb::Produce { flow, count, rate, sync } => {
-            let manner = produce::Manner { per_s: rate, one_by_one: sync };
-            ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count, manner))
+        Verb::Produce { flow, count, duration, rate, keys, sync, serve } => {
+            let manner = produce::Manner { per_s: rate, one_by_one: sync, keys };
+            let extent = produce::Extent { count, duration };
+            let port = serve.then_some(produce::PORT_USUAL);
+            done(settings.load_with_port(&Choice::default(), port), |config| match serve {
+                true => produce::serve(config, &flow, extent, manner),
+                false => produce::produce(&config, &flow, extent, manner),
+            })
         }
         Verb::Letters(verb) => ended(&settings, verb.choice(), |config| letters::run(&config, &verb)),
     }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let span = moment::span(text).filter(|span| !span.is_zero());
+    span.ok_or_else(|| "must be a stretch of time, as 60s, 5m or 2h".to_owned())
 }
 
 fn per_second(text: &str) -> Result<f64, String> {
@@ -127,7 +157,11 @@ fn per_second(text: &str) -> Result<f64, String> {
 
 /// Does a verb with the configuration and tells how that ended.
 fn ended(settings: &Settings, choice: &Choice, verb: impl FnOnce(Config) -> Result<(), Failure>) -> ExitCode {
-    let (code, text) = match settings.load(choice).map(verb) {
+    done(settings.load(choice), verb)
+}
+
+fn done(loaded: Result<Config, ExitCode>, verb: impl FnOnce(Config) -> Result<(), Failure>) -> ExitCode {
+    let (code, text) = match loaded.map(verb) {
         Ok(Ok(())) => return ExitCode::SUCCESS,
         Ok(Err(Failure::Refused(text))) => (REFUSED, text),
         Ok(Err(Failure::Failed(text))) => (FAILED, text),

@@ -366,6 +366,7 @@ pub fn policy() -> Policy {
         batch_rows_max: 100,
         batch_bytes_max: 1 << 20,
         linger: Duration::from_millis(1),
+        rate_max_per_s: None,
         group_rows_max: 300,
         writers: 2,
         commit_every: LONG,

@@ -16,13 +16,18 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn new(total: u64, what: &'static str) -> Self {
-        let bar = ProgressBar::new(total);
+    /// Without a total there is no bar, only a count.
+    pub fn new(total: impl Into<Option<u64>>, what: &'static str) -> Self {
+        let total = total.into();
+        let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
         // Lines are for logs, bars are for people.
         if !std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} {per_sec} eta {eta}");
+        let style = ProgressStyle::with_template(match total {
+            Some(_) => "{bar:40} {human_pos}/{human_len} {per_sec} eta {eta}",
+            None => "{spinner} {human_pos} {per_sec}",
+        });
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Progress { bar, line_at: Instant::now() + LINE_EVERY, what }
     }
@@ -30,7 +35,10 @@ impl Progress {
     pub fn at(&mut self, done: u64) {
         self.bar.set_position(done);
         if self.bar.is_hidden() && Instant::now() >= self.line_at {
-            println!("{done} of {} {}", self.bar.length().unwrap_or_default(), self.what);
+            match self.bar.length() {
+                Some(total) => println!("{done} of {total} {}", self.what),
+                None => println!("{done} {}", self.what),
+            }
             self.line_at += LINE_EVERY;
         }
     }

@@ -17,11 +17,11 @@ use crate::ops::service::WAITING_THREADS;
 use crate::ops::{Api, Server, Service, Stats};
 use crate::outlet::Outlet;
 use crate::pg::{Database, SessionOptions};
-use crate::produce::ByRequest;
+use crate::produce::{self, ByRequest, Extent, Manner};
 use crate::track::{Side, Track};
 
 /// Two of them stay free for health and metrics.
-const HTTP_THREADS: usize = 4;
+pub const HTTP_THREADS: usize = 4;
 /// Between looks at the end offsets and the ledger.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A claim waits for its former owner's locks, and then ends that session: longer than both.
@@ -39,7 +39,7 @@ const CALLERS_PATIENCE: Duration = Duration::from_secs(5);
 const RELAY_PATIENCE: Duration = Duration::from_secs(60);
 const STATS_EVERY: Duration = Duration::from_secs(10);
 /// What the end of the process may take beyond the deadline for draining.
-const EXIT_SLACK: Duration = Duration::from_millis(500);
+pub const EXIT_SLACK: Duration = Duration::from_millis(500);
 
 pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     let demo = demo_broker.then(|| start_demo_broker(&mut config)).transpose()?;
@@ -68,6 +68,13 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     flow::each(&config, &mut started).map_err(|cause| Failure::Refused(cause.to_string()))?;
     let flows = started.flows.into_iter().collect::<Result<Vec<Thread<()>>, Cause>>()?;
 
+    let feeds: Vec<Thread<()>> = config
+        .enabled()
+        .zip(&tracks)
+        .filter(|((_, flow), _)| flow.produce_per_s > 0)
+        .map(|((name, flow), track)| fed(&config, name, flow, &clock, &stop, track))
+        .collect();
+
     let mut stats: Vec<Stats> = tracks.iter().map(|track| Stats::new(track.clone(), clock.now())).collect();
     while !stop.asked() {
         stop.pause(STATS_EVERY);
@@ -77,7 +84,7 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     }
     log::info!("stopping, within {:?}", config.shutdown_timeout);
     let by = stop.deadline() + EXIT_SLACK;
-    for flow in flows {
+    for flow in feeds.into_iter().chain(flows) {
         if flow.join(&clock, by).is_none() {
             log::warn!("a flow did not end in time; what it holds will be read again");
         }
@@ -88,6 +95,19 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     // Threads that outlived the deadline, and librdkafka's own, are not waited for.
     #[allow(clippy::disallowed_methods)]
     std::process::exit(0)
+}
+
+/// Made-up records for a flow, beside the flow itself.
+fn fed(config: &Config, name: &str, flow: &config::Flow, clock: &Clock, stop: &Stop, track: &Arc<Track>) -> Thread<()> {
+    let (name, config, ours) = (name.to_owned(), config.clone(), (clock.clone(), stop.clone(), track.clone()));
+    let manner = Manner { per_s: Some(f64::from(flow.produce_per_s)), ..Manner::default() };
+    clock.spawn(format!("{name}-produce"), move || {
+        let (clock, stop, track) = ours;
+        if let Err(fault) = produce::feed(&config, &name, Extent::default(), manner, &clock, &stop, &track) {
+            log::error!(flow = name.as_str(), code = &*fault.cause().code; "nothing is produced: {fault}");
+            track.failed(fault.cause());
+        }
+    })
 }
 
 /// A publisher for all flows that have something to tell, where there are such. What is not acknowledged within `patience`
@@ -216,7 +236,7 @@ fn start_demo_broker(config: &mut Config) -> Result<DemoBroker, Failure> {
 }
 
 /// The first signal gives the order to stop; the second ends the process at once.
-fn stop_on_signals(stopper: Stopper) -> Result<(), Failure> {
+pub fn stop_on_signals(stopper: Stopper) -> Result<(), Failure> {
     let (stopper, asked) = (Mutex::new(Some(stopper)), AtomicBool::new(false));
     ctrlc::set_handler(move || {
         if asked.swap(true, Ordering::AcqRel) {
@@ -308,6 +328,7 @@ fn policy(flow: &config::Flow) -> Policy {
         batch_rows_max: flow.batch_rows_max,
         batch_bytes_max: flow.batch_bytes_max,
         linger: flow.linger,
+        rate_max_per_s: Some(flow.rate_max_per_s).filter(|rate| *rate > 0),
         group_rows_max: flow.group_rows_max,
         writers: flow.writers,
         commit_every: flow.commit_interval,

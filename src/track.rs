@@ -177,6 +177,11 @@ pub struct Track {
     pub published: Counter,
     /// How long the oldest message of the outbox had waited when it was last looked at.
     pub outbox_age_s: Level,
+    /// Keys that one of their records holds back, the records that are parked behind those, and how long the oldest has
+    /// waited, over all instances, when this one last looked.
+    pub held_keys: Level,
+    pub parked_records: Level,
+    pub held_oldest_s: Level,
     /// Committed records by what they came to, in the flow's own words.
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
     trouble: Mutex<[Option<Cause>; 2]>,
@@ -208,6 +213,9 @@ impl Track {
             lock_wait_seconds: Timing::new(),
             published: Counter::default(),
             outbox_age_s: Level::default(),
+            held_keys: Level::default(),
+            parked_records: Level::default(),
+            held_oldest_s: Level::default(),
             outcomes: Mutex::default(),
             trouble: Mutex::new([None, None]),
             last_error: Mutex::new(None),

@@ -33,7 +33,7 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_batch_that_is_filled_again_allocates_nothing() {
     let status = Status::new("processed_seed_status", &[]).expect("the flow");
-    let updates = sample("status").expect("samples");
+    let updates = sample("status", None).expect("samples");
     let payloads: Vec<Vec<u8>> = (0..10_000).map(|number| payload(&*updates, number)).collect();
     let claim = Claim::new(Partition::new("t", 0), 1, 0);
     let mut batch = Batch::new(claim.clone(), 0);

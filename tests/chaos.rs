@@ -69,13 +69,18 @@ impl Round {
 enum Kind {
     Status,
     Orders,
+    Tickets,
 }
+
+/// Orders of tickets in each partition.
+const TICKET_ORDERS: usize = 8;
 
 impl Kind {
     fn name(self) -> &'static str {
         match self {
             Kind::Status => "status",
             Kind::Orders => "orders",
+            Kind::Tickets => "tickets",
         }
     }
 
@@ -83,8 +88,9 @@ impl Kind {
         format!("SLUICEGATE_FLOWS_{}_{leaf}", self.name().to_uppercase())
     }
 
-    /// A record that says where it is from: its partition and its number there.
-    fn payload(self, partition: i32, number: i32, is_aborted: bool) -> Vec<u8> {
+    /// A record that says where it is from: its partition and its number there. `before`: how many came before it in the
+    /// partition for good.
+    fn payload(self, partition: i32, number: i32, before: usize, is_aborted: bool) -> Vec<u8> {
         match self {
             Kind::Status => update(partition, number.into(), if is_aborted { "ABORTED" } else { "SUCCESS" }),
             Kind::Orders => {
@@ -96,13 +102,32 @@ impl Kind {
                 )
                 .into_bytes()
             }
+            Kind::Tickets => {
+                let ticket_id = Uuid::from_u64_pair(partition as u64, number as u64);
+                // What is aborted has the number of one that is not, or leaves a gap.
+                let (order_id, sequence) = (Kind::ticket_order(partition, before), before / TICKET_ORDERS + 1);
+                let sequence = sequence + if is_aborted { number as usize % 3 } else { 0 };
+                format!(
+                    r#"{{"ticket_id":"{ticket_id}","order_id":"{order_id}","sequence":{sequence},"status":"paid","customer_id":"c","price":9.99,"changed_at_ms":0}}"#
+                )
+                .into_bytes()
+            }
         }
+    }
+
+    fn ticket_order(partition: i32, before: usize) -> String {
+        format!("order-{partition}-{}", before % TICKET_ORDERS)
+    }
+
+    fn key(self, partition: i32, before: usize) -> Option<String> {
+        matches!(self, Kind::Tickets).then(|| Kind::ticket_order(partition, before))
     }
 
     fn count_sql(self) -> &'static str {
         match self {
             Kind::Status => "SELECT count(*) FROM processed_seed_status",
             Kind::Orders => "SELECT count(*) FROM orders",
+            Kind::Tickets => "SELECT count(*) FROM tickets",
         }
     }
 
@@ -113,8 +138,10 @@ impl Kind {
                 let sql = "SELECT seed_id, sub_scenario_id FROM processed_seed_status ORDER BY 1, 2";
                 Ok(client.query(sql, &[])?.iter().map(|row| (row.get(0), row.get(1))).collect())
             }
-            Kind::Orders => {
-                let rows = client.query("SELECT order_id FROM orders ORDER BY 1", &[])?;
+            Kind::Orders | Kind::Tickets => {
+                let (column, table) =
+                    if matches!(self, Kind::Orders) { ("order_id", "orders") } else { ("ticket_id", "tickets") };
+                let rows = client.query(&format!("SELECT {column} FROM {table} ORDER BY 1"), &[])?;
                 let place = |id: Uuid| (id.as_u64_pair().0 as i32, id.as_u64_pair().1 as i32);
                 Ok(rows.iter().map(|row| place(row.get(0))).collect())
             }
@@ -138,6 +165,19 @@ impl Kind {
                     format!("{} has {reserved} reserved, its orders {taken:?}", row.get::<_, String>(0))
                 };
                 Ok(wrong.first().map(product))
+            }
+            Kind::Tickets => {
+                // None is missing in an order, and each stands where its tickets do.
+                let sql = "SELECT order_id, t.count, t.sequence, o.sequence FROM ticket_orders o
+                           FULL JOIN (SELECT order_id, count(*), max(sequence) AS sequence FROM tickets GROUP BY 1) AS t
+                               USING (order_id)
+                           WHERE (t.count, t.sequence) IS DISTINCT FROM (o.sequence, o.sequence)";
+                let wrong = client.query(sql, &[])?;
+                let order = |row: &postgres::Row| {
+                    let (count, highest): (Option<i64>, Option<i64>) = (row.get(1), row.get(2));
+                    format!("{} has {count:?} tickets up to {highest:?}", row.get::<_, String>(0))
+                };
+                Ok(wrong.first().map(order))
             }
         }
     }
@@ -211,9 +251,12 @@ impl Lane {
             for _ in 0..part {
                 let (partition, number) = (self.random.below(PARTITIONS as u64) as i32, self.next_number);
                 self.next_number += 1;
-                let payload = self.kind.payload(partition, number, is_aborted);
-                let record: BaseRecord<'_, [u8], [u8]> =
+                let before = self.produced.get(&partition).map_or(0, Vec::len);
+                let payload = self.kind.payload(partition, number, before, is_aborted);
+                let key = self.kind.key(partition, before);
+                let mut record: BaseRecord<'_, [u8], [u8]> =
                     BaseRecord::to(&self.topic).partition(partition).payload(&payload);
+                record.key = key.as_deref().map(str::as_bytes);
                 producer.send(record).map_err(|(error, _)| error).expect("sent");
                 if !is_aborted {
                     self.produced.entry(partition).or_default().push(number);
@@ -351,7 +394,7 @@ fn the_crash_matrix() {
         for lane in 0..LANES.min(rounds) {
             let (next, reached, failed) = (&next, &reached, &failed);
             scope.spawn(move || {
-                let kind = if lane % 2 == 0 { Kind::Status } else { Kind::Orders };
+                let kind = [Kind::Status, Kind::Orders, Kind::Tickets][lane as usize % 3];
                 let mut world = Lane::new(kind, seed ^ (lane << 32));
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);

@@ -94,7 +94,7 @@ fn a_record_is_seen_with_all_that_it_has_and_its_letter_keeps_it() {
 fn a_flow_of_ours_decodes_in_memory_what_it_decodes_elsewhere() {
     const COUNT: u64 = 3000;
     let topic = Topic::new("updates", 3);
-    let updates = sample("status").expect("samples");
+    let updates = sample("status", None).expect("samples");
     for number in 0..COUNT {
         let mut payload = Vec::new();
         updates.payload(number, &mut payload);

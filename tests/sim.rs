@@ -119,6 +119,7 @@ impl Scenario {
             batch_rows_max: 1 + world.below(8) as usize,
             batch_bytes_max: 100 + world.below(1000) as usize,
             linger: world.millis(60),
+            rate_max_per_s: world.chance(300).then(|| 20 + world.below(400) as u32),
             group_rows_max: 1 + world.below(16) as usize,
             writers: 1 + world.below(2) as usize,
             commit_every: Duration::from_secs(1),
@@ -226,6 +227,20 @@ impl Scenario {
         self.stop()?;
         self.database.check_all(self.partitions);
         world.failure().map_or(Ok(world.trace()), Err)
+    }
+
+    /// On a good day, at this rate.
+    fn paced(seed: u64, per_s: u32) -> Scenario {
+        let mut scenario = Scenario::new(seed, &Arc::default());
+        (scenario.chances, scenario.policy.rate_max_per_s) = (Chances::default(), Some(per_s));
+        scenario.broker = Broker::new(scenario.world.clone(), scenario.partitions, scenario.chances, Arc::default());
+        let (world, broker) = (scenario.world.clone(), scenario.broker.clone());
+        scenario.database = Database::new(world, broker, scenario.chances, Arc::default());
+        scenario
+    }
+
+    fn applied(&self) -> i64 {
+        (0..self.partitions as i32).map(|id| self.database.next_offset(id)).sum()
     }
 
     /// Nothing goes wrong any more: everything has to be applied.
@@ -374,5 +389,44 @@ fn a_seed_is_one_history() {
     let coverage = Arc::new(Coverage::default());
     for seed in [1, 77, 4242] {
         assert_eq!(simulate(seed, &coverage), simulate(seed, &coverage), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_rate_is_kept_over_all_partitions_and_a_stop_is_heard_while_it_holds_them_back() {
+    const BURST_S: f64 = 0.1;
+    for seed in 0..50 {
+        let per_s = [1, 7, 50, 300][seed as usize % 4];
+        let mut scenario = Scenario::paced(seed, per_s);
+        let world = scenario.world.clone();
+        let records = u64::from(per_s) * 5;
+        (0..scenario.partitions as i32).for_each(|id| scenario.broker.append(id, records));
+        scenario.start_instance();
+        let mut begun = None;
+        for _ in 0..400 {
+            world.sleep(Duration::from_millis(20));
+            assert_eq!(world.failure(), None, "seed {seed}");
+            let applied = scenario.applied() as f64;
+            let begun: &mut Duration = match applied > 0.0 || begun.is_some() {
+                // What is applied was taken before.
+                true => begun.get_or_insert(world.now().saturating_sub(Duration::from_secs(1))),
+                false => continue,
+            };
+            let most = f64::from(per_s) * ((world.now() - *begun).as_secs_f64() + BURST_S) + 1.0;
+            assert!(applied <= most, "seed {seed}: {applied} of at most {most} at {per_s}/s");
+        }
+        let (applied, all) = (scenario.applied() as f64, records as f64 * scenario.partitions as f64);
+        let least = f64::from(per_s) * 4.0;
+        assert!(applied >= least.min(all), "seed {seed}: {applied} of at least {least} at {per_s}/s");
+        if per_s == 1 && applied < all {
+            let asked = world.now();
+            scenario.instances[0].stopper.take();
+            world.changed();
+            world.sleep(Duration::from_secs(3));
+            let ended = *scenario.instances[0].ended.lock().unwrap_or_else(PoisonError::into_inner);
+            let took = ended.unwrap_or_else(|| panic!("seed {seed}: it does not hear")) - asked;
+            assert!(took < Duration::from_secs(2), "seed {seed}: {took:?}");
+        }
+        scenario.world.end();
     }
 }

@@ -60,7 +60,7 @@ fn payload(number: u64, out: &mut Vec<u8>) {
     let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     out.extend_from_slice(format!(r#"{{"id":"{scattered:016x}{number:016x}","#).as_bytes());
     let from = out.len();
-    flow::sample("events").expect("samples of events").payload(number, out);
+    flow::sample("events", None).expect("samples of events").payload(number, out);
     assert_eq!(out.remove(from), b'{', "a sample is an object");
 }
 
@@ -104,7 +104,7 @@ fn clean(stage: &Stage) {
     client.batch_execute("CHECKPOINT").expect("a checkpoint");
 }
 
-fn rows(stage: &Stage, table: &str) -> u64 {
+pub fn rows(stage: &Stage, table: &str) -> u64 {
     let sql = format!("SELECT count(*) FROM {table}");
     stage.connect().query_one(&sql, &[]).expect("a count").get::<_, i64>(0) as u64
 }
@@ -122,7 +122,7 @@ pub fn measure(stage: &Stage, load: &Load, rounds: u64) -> Vec<Run> {
     let mut ring = Ring { stage, load, topic: filled_topic(stage, load), encoded: Vec::new() };
     // Not counted: the broker compiles what it has not run yet, and files grow for the first time.
     ring.run(Contender::Sluicegate, 0);
-    ring.encoded = encoded(stage);
+    ring.encoded = encoded(stage, TABLE);
     let mut runs = Vec::new();
     for round in 1..=rounds {
         for contender in in_turn(&Contender::ALL, round) {
@@ -142,8 +142,14 @@ pub fn steady(stage: &Stage, rounds: u64) -> Vec<(String, Latency)> {
             let topic = new_topic(stage);
             clean(stage);
             let settings = settings(stage, contender, &topic);
-            let offer =
-                Offer { flow: "events", topic: &topic, partitions: PARTITIONS, settings: &settings, payload: &payload };
+            let offer = Offer {
+                flow: "events",
+                topic: &topic,
+                partitions: PARTITIONS,
+                settings: &settings,
+                payload: &payload,
+                key: &|_| None,
+            };
             let latency = latency::measure(stage, &offer, STEADY_PER_S, STEADY_S);
             println!(
                 "round {round}  {:<11} p50 {:.0} ms, p99 {:.0} ms",
@@ -173,9 +179,9 @@ fn filled_topic(stage: &Stage, load: &Load) -> String {
 }
 
 /// The rows of the table, as many in a COPY as the program joins into a transaction.
-fn encoded(stage: &Stage) -> Vec<Vec<u8>> {
+pub fn encoded(stage: &Stage, table: &str) -> Vec<Vec<u8>> {
     let mut client = stage.connect();
-    let mut reader = client.copy_out(&format!("COPY {TABLE} TO STDOUT (FORMAT binary)")).expect("a copy");
+    let mut reader = client.copy_out(&format!("COPY {table} TO STDOUT (FORMAT binary)")).expect("a copy");
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).expect("all of it");
     // Signature, flags, and the length of an extension.

@@ -30,6 +30,7 @@ mod records;
 mod report;
 mod results;
 mod stage;
+mod tickets;
 
 use clap::Parser;
 
@@ -38,7 +39,7 @@ use machine::{Machine, said};
 use options::{Options, Part};
 use peers::Peers;
 use records::{SMALL_BYTES, encoded};
-use results::{Changes, Events, Load, Orders, Results, Run, median};
+use results::{Changes, Events, Load, Orders, Results, Run, Tickets, median};
 use stage::Stage;
 
 /// Shares of the reached rate at which latency is measured.
@@ -100,6 +101,7 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         accept: Vec::new(),
         events: None,
         cdc: None,
+        tickets: None,
     };
     println!("{}", results.machine.line());
     // Latency is measured at shares of the rate that the rounds reach.
@@ -168,6 +170,18 @@ fn measure(stage: &Stage, options: &Options) -> Results {
     if options.wants(Part::Cdc) {
         let runs = cdc::measure(stage, &load, options.rounds);
         results.cdc = Some(Changes { load, runs });
+    }
+    let load = Load {
+        rows: options.tickets,
+        partitions: tickets::PARTITIONS,
+        writers: tickets::WRITERS,
+        record_bytes: tickets::TICKET_BYTES,
+        ..load
+    };
+    if options.wants(Part::Tickets) {
+        let runs = tickets::measure(stage, &load, options.rounds);
+        let steady = tickets::steady(stage, options.rounds);
+        results.tickets = Some(Tickets { load, runs, steady });
     }
     results
 }

@@ -32,6 +32,9 @@ pub struct Options {
     /// Changes of a round of the cdc flow
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100_000..))]
     pub changes: u64,
+    /// Tickets of a round of the tickets flow
+    #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+    pub tickets: u64,
     /// Partitions of the topic
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub partitions: u32,
@@ -74,6 +77,8 @@ pub enum Part {
     Events,
     /// Change events a second, beside Debezium's JDBC sink
     Cdc,
+    /// Tickets a second with their orders checked, and from produced to visible at 100 a second
+    Tickets,
 }
 
 impl Options {

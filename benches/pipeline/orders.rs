@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sluicegate::engine::Rows;
-use sluicegate::flow::orders::order::{Amount, Order, Wish};
+use sluicegate::flow::field::Amount;
+use sluicegate::flow::orders::order::{Order, Wish};
 use sluicegate::flow::orders::stock::Verdict;
 use sluicegate::flow::orders::{OrderRows, named};
 use sluicegate::flow::{self, Flow, Orders};
@@ -85,7 +86,7 @@ enum Mix {
 /// Made-up orders, all of the same sizes. A customer's are all in one partition, as many in each.
 fn payload(mix: Mix, number: u64, out: &mut Vec<u8>) {
     if mix == Mix::Hot {
-        return flow::sample("orders").expect("samples of orders").payload(number, out);
+        return flow::sample("orders", None).expect("samples of orders").payload(number, out);
     }
     let wish = Wish {
         customer_id: format!("CUST{:03}", number % 1000).into(),

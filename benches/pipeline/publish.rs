@@ -60,6 +60,9 @@ pub fn publish(results: &Results) {
     if let Some(table) = report::cdc::table(results) {
         mark("docs/BENCH.md", "cdc", &[table, measured_on("../")].join("\n"));
     }
+    if let Some(tickets) = report::tickets::table(results) {
+        mark("docs/BENCH.md", "tickets", &[tickets, measured_on("../")].join("\n"));
+    }
     if let Some(accept) = report::orders::accept(results) {
         mark("docs/BENCH.md", "accept", &[accept, measured_on("../")].join("\n"));
     }

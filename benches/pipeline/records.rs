@@ -18,7 +18,7 @@ pub struct Payloads {
 impl Payloads {
     pub fn new(bytes: usize) -> Self {
         let message_bytes = (bytes > SMALL_BYTES).then(|| bytes - 30);
-        Payloads { sample: flow::sample("status").expect("samples of status"), message_bytes }
+        Payloads { sample: flow::sample("status", None).expect("samples of status"), message_bytes }
     }
 
     pub fn append(&self, number: u64, out: &mut Vec<u8>) {

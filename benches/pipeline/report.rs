@@ -3,6 +3,7 @@
 pub mod cdc;
 pub mod events;
 pub mod orders;
+pub mod tickets;
 
 use crate::contenders::Contender;
 use crate::growth::CURVES;
@@ -26,6 +27,7 @@ pub fn all(results: &Results) -> String {
         events::table(results),
         events::steady(results),
         cdc::table(results),
+        tickets::table(results),
     ];
     format!("\n{}\n\n{}", results.machine.line(), parts.into_iter().flatten().collect::<Vec<_>>().join("\n"))
 }

@@ -30,6 +30,8 @@ pub struct Results {
     pub events: Option<Events>,
     #[serde(default)]
     pub cdc: Option<Changes>,
+    #[serde(default)]
+    pub tickets: Option<Tickets>,
 }
 
 /// Of the cdc flow, and what its runs were run on.
@@ -37,6 +39,14 @@ pub struct Results {
 pub struct Changes {
     pub load: Load,
     pub runs: Vec<Run>,
+}
+
+/// Of the tickets flow: what its runs were run on, and latency at a steady rate.
+#[derive(Serialize, Deserialize)]
+pub struct Tickets {
+    pub load: Load,
+    pub runs: Vec<Run>,
+    pub steady: Vec<Latency>,
 }
 
 /// Of the events flow: what its runs were run on, and latency at a steady rate, by contender.

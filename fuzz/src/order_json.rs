@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use bigdecimal::BigDecimal;
 use serde_json::value::RawValue;
-use sluicegate::flow::orders::order::{Amount, Flaw, ID_CHARS_MAX, Order, QUANTITY_MAX, Wish};
+use sluicegate::flow::field::{Amount, Flaw, ID_CHARS_MAX};
+use sluicegate::flow::orders::order::{Order, QUANTITY_MAX, Wish};
 
 use super::memory;
 

@@ -153,7 +153,9 @@ mod tests {
         assert_eq!(cures("flows: {statsu: {topic: x}}"), ["flows.statsu: did you mean `status`?"]);
         assert_eq!(
             cures("group_id: x"),
-            ["group_id: did you mean flows.events.group_id or flows.orders.group_id or flows.status.group_id?"]
+            [
+                "group_id: did you mean flows.events.group_id or flows.orders.group_id or flows.status.group_id or flows.tickets.group_id?"
+            ]
         );
         assert_eq!(
             cures("kafka.brokers: x"),

@@ -71,8 +71,8 @@ const SHARED: &[Row] = &[
         "After this long without an answer a connection counts as dead. `tcp_user_timeout` in the URL wins."),
     row("http.host", Kind::Text(host), Is("127.0.0.1"), &[],
         "Address to listen on. 0.0.0.0 opens it to the network; nothing on it asks for a password."),
-    row("http.port", Kind::Integer { min: 0, max: 65535 }, Is("8080"), &["SERVER_PORT"],
-        "Port for health, tracking and metrics; 0 takes any free one."),
+    row("http.port", Kind::Integer { min: 0, max: 65535 }, Is("8080"), &["SERVER_PORT", "METRICS_PORT"],
+        "Port for health, tracking and metrics; 0 takes any free one. `produce --serve` listens on 2112 where nothing is said here."),
     row("logging.level", Kind::Word(&["off", "error", "warn", "info", "debug", "trace"]), Is("info"), &["LOG_LEVEL"],
         "The least important messages to log, to standard error."),
     row("logging.format", Kind::Word(&["text", "json"]), Is("text"), &["LOG_FORMAT"],
@@ -108,6 +108,8 @@ const COMMON: &[Row] = &[
         "or this long after its first record."),
     row("group_rows_max", Kind::Integer { min: 1, max: 10_000_000 }, Is("10000"), &[],
         "A writer joins waiting batches into one transaction up to this many rows. At least batch_rows_max."),
+    row("rate_max_per_s", Kind::Integer { min: 0, max: 1_000_000 }, Is("0"), &[],
+        "No more records a second are taken by this process, all partitions together, but for a burst of 100 ms; 0 is no limit."),
     row("fetch_memory_bytes", Kind::Bytes { min: MIB, max: 64 * 1024 * MIB }, Is("33554432"), &[],
         "Memory for records fetched ahead, divided over the partitions; at least 64 KiB each, and one producer's batch beyond."),
     row("session_timeout_ms", Kind::Millis { min: 1000, max: HOUR }, Is("45000"), &[],
@@ -125,6 +127,15 @@ const COMMON: &[Row] = &[
     row("exactly_once", Kind::Bool, Is("true"), &[],
         "Keep the ledger. Off is for measuring what it costs: a crash then loses or doubles records."),
 ];
+
+/// Of every flow that reads JSON.
+const JSON_SCHEMA_FILE: Row = row(
+    "json_schema_file",
+    Kind::Text(not_empty),
+    Unset,
+    &[],
+    "JSON Schema that each record has to keep, beside what the flow itself asks for; schema/ has one for each flow. A record that does not is a letter.",
+);
 
 /// A flow's answers to the common keys and the keys that only it has.
 struct FlowRow {
@@ -212,6 +223,7 @@ const FLOWS: &[FlowRow] = &[
             ("writers", &["KAFKA_CONSUMER_WORKERS"]),
         ],
         own: &[
+            JSON_SCHEMA_FILE,
             row("handlers", Kind::Handlers, Is(""), &[],
                 "What is done with each record, in this order; docs/OPERATING.md has the kinds. None is one: a row of the table."),
             row("message_id", Kind::List(path), Is("@headers/message_id,@headers/message-id"), &[],
@@ -261,6 +273,7 @@ const FLOWS: &[FlowRow] = &[
         ],
         env: &[],
         own: &[
+            JSON_SCHEMA_FILE,
             row("inventory_table", Kind::Text(table), Is("inventory"), &[],
                 "Table of the stock, created with ten products when missing."),
             row("buckets", Kind::Integer { min: 1, max: 256 }, Is("1"), &[],
@@ -287,6 +300,26 @@ const FLOWS: &[FlowRow] = &[
         own: &[
             row("schema_files", Kind::List(not_empty), Is(""), &[],
                 "Files with Avro schemas that writers of the topic use beside the built-in one."),
+        ],
+    },
+    FlowRow {
+        name: "tickets",
+        without: &[],
+        defaults: &[
+            ("enabled", "false"), ("topic", "tickets"), ("partitions", "12"), ("group_id", "ticket-processor-group"),
+            ("table", "tickets"),
+        ],
+        env: &[("group_id", &["GROUP_ID"])],
+        own: &[
+            JSON_SCHEMA_FILE,
+            row("order_table", Kind::Text(table), Is("ticket_orders"), &[],
+                "Table of where each order stands, created when missing."),
+            row("on_disorder", Kind::Word(&["block", "set_aside", "accept"]), Is("block"), &[],
+                "A ticket that is not the next one of its order: a letter that also stops its key, a letter, or written all the same."),
+            row("on_failure", Kind::Word(&["block", "set_aside"]), Is("block"), &[],
+                "A ticket that cannot be written: a letter that also stops its key until it is replayed or dropped, or only a letter."),
+            row("produce_per_s", Kind::Integer { min: 0, max: 100_000 }, Is("0"), &[],
+                "Made-up tickets that `run` itself sends each second, beside the flow; 0 is none. `produce` is a process for it."),
         ],
     },
 ];
@@ -405,6 +438,8 @@ mod tests {
             ("KAFKA_TOPIC", "flows.status.topic", "seed-status-updates"),
             ("KAFKA_GROUP_ID", "flows.status.group_id", "postgres-inserter-group-go"),
             ("SERVER_PORT", "http.port", "8080"),
+            ("METRICS_PORT", "http.port", "8080"),
+            ("GROUP_ID", "flows.tickets.group_id", "ticket-processor-group"),
             ("SLUICEGATE_FLOWS_STATUS_BATCH_ROWS_MAX", "flows.status.batch_rows_max", "2500"),
         ] {
             let key = find(path).unwrap();

@@ -119,6 +119,8 @@ pub struct Flow {
     #[serde(rename = "linger_ms", deserialize_with = "millis")]
     pub linger: Duration,
     pub group_rows_max: usize,
+    /// 0 is no limit.
+    pub rate_max_per_s: u32,
     pub fetch_memory_bytes: usize,
     #[serde(rename = "session_timeout_ms", deserialize_with = "millis")]
     pub session_timeout: Duration,
@@ -134,6 +136,18 @@ pub struct Flow {
     pub exactly_once: bool,
     #[serde(default)]
     pub schema_files: Vec<PathBuf>,
+    /// What JSON records have to keep.
+    #[serde(default)]
+    pub json_schema_file: Option<PathBuf>,
+    #[serde(default)]
+    pub order_table: String,
+    /// 0 is none.
+    #[serde(default)]
+    pub produce_per_s: u32,
+    #[serde(default)]
+    pub on_disorder: OnDisorder,
+    #[serde(default)]
+    pub on_failure: OnFailure,
     #[serde(default)]
     pub inventory_table: String,
     #[serde(default)]
@@ -299,6 +313,28 @@ pub enum ForeignKeys {
     Replica,
 }
 
+/// What becomes of a record that is not the next one of its key's sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisorder {
+    /// It is a letter, and its key stops.
+    #[default]
+    Block,
+    SetAside,
+    /// It is written all the same.
+    Accept,
+}
+
+/// What becomes of a record that cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// It is a letter, and its key stops.
+    #[default]
+    Block,
+    SetAside,
+}
+
 /// What a record that is tried again holds back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -409,6 +445,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether anybody has said something about this key.
+    pub fn is_given(&self, path: &str) -> bool {
+        self.settled.get(path).is_some_and(|found| found.origin != Origin::Default)
+    }
+
     /// Each key with its value, as it may be shown, and where that came from, in the order of the table.
     pub fn lines(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
         let line = |key: &'static Key| {

@@ -3,3 +3,4 @@
 pub mod avro;
 pub mod debezium;
 pub mod json;
+pub mod schema;

@@ -196,6 +196,11 @@ impl Stop {
         *self.deadline.get_or_init(|| self.clock.now() + self.grace)
     }
 
+    /// How much of the grace is left. Only asked for after the order.
+    pub fn left(&self) -> Duration {
+        self.deadline().saturating_sub(self.clock.now())
+    }
+
     pub fn expired(&self) -> bool {
         self.asked() && self.clock.now() >= self.deadline()
     }

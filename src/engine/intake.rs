@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::batch::{INBOX_NOTES_MAX, Job, Note};
+use super::pace::Pace;
 use super::partition::{End, PartitionThread};
 use super::{Backoff, Batch, Claim, Claims, Clock, Event, Policy, Sink, Source, Stop, Thread, Wanted};
 use crate::failpoint::{self, Point};
@@ -67,6 +68,8 @@ pub struct Intake<K: Source, S: Sink> {
     incarnations: BTreeMap<Arc<str>, String>,
     /// Questions to the sink that are under way, abandoned ones among them.
     asking: Arc<AtomicUsize>,
+    /// Shared by the partition threads.
+    pace: Arc<Pace>,
     commit_at: Duration,
     look_at: Duration,
     /// Since when the group has given us no share, not even an empty one.
@@ -86,6 +89,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
         batches: Sender<Job<S::Rows>>,
     ) -> Self {
         let backoff = Backoff::new(&clock, policy.backoff_min, policy.backoff_max);
+        let pace = Arc::new(Pace::new(policy.rate_max_per_s));
         Intake {
             source,
             sink,
@@ -102,6 +106,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             claim_failed: None,
             incarnations: BTreeMap::new(),
             asking: Arc::default(),
+            pace,
             commit_at: Duration::ZERO,
             look_at: Duration::ZERO,
             without_share: Some(Duration::ZERO),
@@ -375,7 +380,9 @@ impl<K: Source, S: Sink> Intake<K, S> {
             filling: Batch::new(claim.clone(), claim.next_offset),
             spare: None,
             in_flight: false,
+            pace: self.pace.clone(),
             due_ms: None,
+            paced_until: None,
             finish_by: None,
         }
         .start();

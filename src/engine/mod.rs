@@ -5,6 +5,7 @@
 mod batch;
 mod clock;
 mod intake;
+mod pace;
 mod partition;
 mod relay;
 mod writer;
@@ -158,6 +159,8 @@ pub struct Policy {
     pub batch_bytes_max: usize,
     /// or this long after its first record.
     pub linger: Duration,
+    /// No more records a second than this are taken, over all partitions, but for what is made up for after 100 ms.
+    pub rate_max_per_s: Option<u32>,
     /// A writer joins waiting batches up to this many rows into one transaction.
     pub group_rows_max: usize,
     pub writers: usize,

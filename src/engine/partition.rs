@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::batch::{Job, Note, Receipt};
+use super::pace::Pace;
 use super::{Batch, Clock, Lane, Outcome, Policy, Seen, Sink, Thread};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
@@ -37,8 +38,11 @@ pub(super) struct PartitionThread<S: Sink, L: Lane> {
     pub filling: Batch<S::Rows>,
     pub spare: Option<Batch<S::Rows>>,
     pub in_flight: bool,
+    pub pace: Arc<Pace>,
     /// When the record is due that the lane keeps back, in milliseconds since 1970.
     pub due_ms: Option<u64>,
+    /// When the next record may be taken by the pace, on the engine's clock: the lane keeps it as well.
+    pub paced_until: Option<Duration>,
     pub finish_by: Option<Duration>,
 }
 
@@ -84,8 +88,18 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
 
     /// How long the lane's next record has to wait. In slices, because clocks are set.
     fn early_by(&self) -> Option<Duration> {
-        let early_ms = self.due_ms?.saturating_sub(self.clock.unix_ms());
-        (early_ms > 0).then(|| Duration::from_millis(early_ms))
+        if let Some(due_ms) = self.due_ms {
+            let early_ms = due_ms.saturating_sub(self.clock.unix_ms());
+            return (early_ms > 0).then(|| Duration::from_millis(early_ms));
+        }
+        let now = self.clock.now();
+        let paced = self.paced_until?.saturating_sub(now);
+        if paced.is_zero() {
+            return None;
+        }
+        // What has been taken does not wait for the pace.
+        let age = now.saturating_sub(self.filling.opened_at);
+        Some(if self.filling.is_empty() { paced } else { paced.min(self.policy.linger.saturating_sub(age)) })
     }
 
     fn fill(&mut self) -> Result<(), End> {
@@ -95,6 +109,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         let wait = if self.filling.is_empty() { SLICE } else { SLICE.min(self.policy.linger.saturating_sub(age)) };
         self.place.asking.set(1);
         let (filling, refused, sink, clock) = (&mut self.filling, &self.refused, &self.sink, &self.clock);
+        let (pace, mut paced_until) = (&self.pace, None);
         let (mut seen, mut early_ms) = (0, None);
         let taken = self.lane.take(room.max(1), bytes, wait, &mut |record| {
             if record.offset < filling.next {
@@ -103,6 +118,12 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             early_ms = sink.due_ms(record).filter(|due_ms| *due_ms > clock.unix_ms());
             if early_ms.is_some() {
                 return Ok(Seen::Later);
+            }
+            if pace.is_set() {
+                paced_until = pace.take(clock.now()).err();
+                if paced_until.is_some() {
+                    return Ok(Seen::Later);
+                }
             }
             if filling.is_empty() {
                 filling.opened_at = clock.now();
@@ -114,8 +135,8 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             }
             .map(|()| Seen::Taken)
         });
-        self.due_ms = early_ms;
-        if early_ms.is_some() {
+        (self.due_ms, self.paced_until) = (early_ms, paced_until);
+        if early_ms.is_some() || paced_until.is_some() {
             // A silence with a cause: nothing is asked for until then.
             self.place.asking.set(0);
         }

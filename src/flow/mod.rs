@@ -4,11 +4,13 @@
 pub mod apply;
 mod cdc;
 mod events;
+pub mod field;
 pub mod orders;
 mod packed;
 pub mod relay;
 mod replay;
 mod status;
+mod tickets;
 
 pub use apply::Apply;
 pub use cdc::Cdc;
@@ -16,14 +18,17 @@ pub use events::Events;
 pub use orders::{Desk, Orders};
 pub use replay::{Fate, Replay};
 pub use status::Status;
+pub use tickets::{TicketRows, Tickets};
 
 use std::sync::Arc;
 
 use crate::config;
+use crate::decode::schema::JsonSchema;
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
 use crate::ops::Service;
 use crate::outlet::{Message, Outlet};
+use crate::pg::letters::kept::Held;
 use crate::pg::{MakeTlsConnector, Work};
 use crate::record::{Partition, Record};
 use crate::track::Track;
@@ -50,6 +55,16 @@ pub trait Flow: Send + Sync + 'static {
 
     /// The effects of these batches, inside the transaction that also moves the ledger.
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<Self::Rows>]) -> Result<(), Fault>;
+
+    /// A person decided to go without the records of these letters.
+    fn dropped(&self, _work: &mut Work<'_>, _letters: &[Held]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Whether records of a key may be parked behind one of them (`pg/held`).
+    fn holds_keys(&self) -> bool {
+        false
+    }
 
     /// Topics that this flow reads beside the configured one, by name or by pattern.
     fn inlets(&self) -> Vec<&str> {
@@ -93,8 +108,9 @@ pub fn each(config: &config::Config, visit: &mut impl Visit) -> Result<(), Cause
         match name {
             cdc::NAME => visit.flow(flow, Cdc::from_config(flow)?),
             events::NAME => visit.flow(flow, Events::from_config(flow)?),
-            orders::NAME => visit.flow(flow, Orders::from_config(flow)),
+            orders::NAME => visit.flow(flow, Orders::from_config(flow)?),
             status::NAME => visit.flow(flow, Status::from_config(flow)?),
+            tickets::NAME => visit.flow(flow, Tickets::from_config(flow)?),
             unknown => return Err(Cause::new("flow.unknown", format!("there is no flow named \"{unknown}\""))),
         }
     }
@@ -114,6 +130,11 @@ pub fn publishes(flow: &str) -> bool {
     [events::NAME, orders::NAME].contains(&flow)
 }
 
+/// Whether letters of a flow may be what their keys wait for: then nobody else can drop them.
+pub fn waits_for_letters(flow: &str) -> bool {
+    flow == tickets::NAME
+}
+
 /// What can be asked of a flow over HTTP, where there is something.
 pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<Arc<dyn Service>> {
     match name {
@@ -128,12 +149,22 @@ pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<
     }
 }
 
-/// Made-up records of a flow by its name.
-pub fn sample(flow: &str) -> Option<Box<dyn Sample>> {
+/// The operator's rules for JSON records, where there are such.
+fn json_schema(config: &config::Flow) -> Result<Option<JsonSchema>, Cause> {
+    config.json_schema_file.as_deref().map(JsonSchema::read).transpose()
+}
+
+/// How many keys made-up records have at once, unless somebody says otherwise.
+const KEYS_USUAL: u64 = 1000;
+
+/// Made-up records of a flow by its name, of so many keys at once where its records have keys.
+pub fn sample(flow: &str, keys: Option<u64>) -> Option<Box<dyn Sample>> {
+    let keys = keys.unwrap_or(KEYS_USUAL).max(1);
     match flow {
-        events::NAME => Some(Box::new(events::Happenings)),
-        orders::NAME => Some(Box::new(orders::Wishes)),
+        events::NAME => Some(Box::new(events::Happenings { users: keys })),
+        orders::NAME => Some(Box::new(orders::Wishes { customers: keys })),
         status::NAME => Some(Box::new(status::Updates)),
+        tickets::NAME => Some(Box::new(tickets::Journeys::new(keys))),
         _ => None,
     }
 }

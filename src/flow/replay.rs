@@ -32,6 +32,9 @@ pub trait Replay: Send + Sync {
     /// fate. A trial does all the same and takes it back. On a fault nothing was done, or, where only the answer to
     /// the COMMIT got lost, all of it: the letters' state says which.
     fn replay(&self, ids: &[i64], is_trial: bool) -> Result<BTreeMap<i64, Fate>, Fault>;
+
+    /// Marks these letters as dropped, and lets go on what waited for them, in one transaction. Gives how many were open.
+    fn drop_letters(&self, ids: &[i64], is_trial: bool) -> Result<u64, Fault>;
 }
 
 /// Records as a partition would bring them: a batch of rows, and whose each row is.
@@ -123,6 +126,25 @@ impl<F: Flow> Apply<F> {
     }
 }
 
+impl<F: Flow> Apply<F> {
+    fn drop_in(&self, session: &mut Session, ids: &[i64], is_trial: bool) -> Result<u64, Fault> {
+        let mut work = session.begin()?;
+        let open = kept::lock(&mut work, ids)?;
+        if is_trial {
+            return Ok(open.len() as u64);
+        }
+        kept::settle(&mut work, &open, State::Dropped)?;
+        if self.flow.holds_keys() {
+            let held = kept::read(&mut work, self.flow.name(), &open)?;
+            self.flow.dropped(&mut work, &held)?;
+        }
+        failpoint::reach(Point::BeforeCommit)?;
+        work.commit()?;
+        self.tell(session);
+        Ok(open.len() as u64)
+    }
+}
+
 impl<F: Flow> Replay for Apply<F> {
     fn flow(&self) -> &str {
         self.flow.name()
@@ -135,5 +157,14 @@ impl<F: Flow> Replay for Apply<F> {
             session.discard();
         }
         fates
+    }
+
+    fn drop_letters(&self, ids: &[i64], is_trial: bool) -> Result<u64, Fault> {
+        let mut session = self.database.live_session(SESSION_WAIT)?;
+        let dropped = self.drop_in(&mut session, ids, is_trial);
+        if dropped.is_err() {
+            session.discard();
+        }
+        dropped
     }
 }

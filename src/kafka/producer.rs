@@ -88,14 +88,26 @@ pub struct Producer {
     producer: ThreadedProducer<Deliveries>,
     topic: String,
     began: Instant,
+    is_lasting: bool,
 }
 
 impl Producer {
     pub fn new(brokers: &str, options: &BTreeMap<String, String>, topic: &str) -> Result<Self, Cause> {
-        let producer = producer_config(brokers, options, "lz4", DELIVERY_TIMEOUT)
+        Producer::made(brokers, options, topic, false)
+    }
+
+    /// One that goes on for as long as it takes: what is not acknowledged is sent again until it is, in its order.
+    pub fn lasting(brokers: &str, options: &BTreeMap<String, String>, topic: &str) -> Result<Self, Cause> {
+        Producer::made(brokers, options, topic, true)
+    }
+
+    fn made(brokers: &str, options: &BTreeMap<String, String>, topic: &str, is_lasting: bool) -> Result<Self, Cause> {
+        // Zero is no limit.
+        let delivery_timeout = if is_lasting { Duration::ZERO } else { DELIVERY_TIMEOUT };
+        let producer = producer_config(brokers, options, "lz4", delivery_timeout)
             .create_with_context(Deliveries::default())
             .map_err(|error| fault::of_error(&error, "producer").into_cause())?;
-        Ok(Producer { producer, topic: topic.to_owned(), began: Instant::now() })
+        Ok(Producer { producer, topic: topic.to_owned(), began: Instant::now(), is_lasting })
     }
 
     /// Hands one record over; waits while the queue is full.
@@ -111,6 +123,18 @@ impl Producer {
         payload: &[u8],
         headers: &[(&str, String)],
     ) -> Result<(), Fault> {
+        self.send_while(partition, key, payload, headers, &mut || true).map(drop)
+    }
+
+    /// The same, and it waits only while it may. False where it was not handed over.
+    pub fn send_while(
+        &self,
+        partition: Option<i32>,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        headers: &[(&str, String)],
+        may_wait: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, Fault> {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic).payload(payload);
         record.key = key;
         record.partition = partition;
@@ -122,15 +146,18 @@ impl Producer {
         let mut waiting: Option<(Instant, u64)> = None;
         loop {
             record = match self.producer.send(record) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(true),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => back,
                 Err((error, _)) => return Err(fault::of_error(&error, &self.topic)),
             };
+            if !may_wait() {
+                return Ok(false);
+            }
             let (delivered, failed) = self.delivered();
             let (since, then) = *waiting.get_or_insert((Instant::now(), delivered + failed));
             if delivered + failed != then {
                 waiting = None;
-            } else if since.elapsed() > STALLED {
+            } else if since.elapsed() > STALLED && !self.is_lasting {
                 return Err(Fault::retry("kafka.stalled", format!("{}: the broker takes no records", self.topic)));
             }
             std::thread::park_timeout(Duration::from_millis(2));
@@ -149,12 +176,21 @@ impl Producer {
         delivered + failed
     }
 
+    /// Why the first one failed, if one has.
+    pub fn first_failure(&self) -> Option<Fault> {
+        self.producer.context().first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Waits for every record. The error is the first failure's; what was delivered stays delivered.
     pub fn finish(self) -> (Sent, Option<Fault>) {
-        let flushed = self.producer.flush(STALLED);
+        self.finish_within(STALLED)
+    }
+
+    /// The same, and no longer.
+    pub fn finish_within(self, limit: Duration) -> (Sent, Option<Fault>) {
+        let flushed = self.producer.flush(limit);
         let (delivered, failed) = self.delivered();
-        let first = self.producer.context().first_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let fault = first.or_else(|| flushed.err().map(|error| fault::of_error(&error, &self.topic)));
+        let fault = self.first_failure().or_else(|| flushed.err().map(|error| fault::of_error(&error, &self.topic)));
         (Sent { delivered, failed, took: self.began.elapsed() }, fault)
     }
 }

@@ -2,7 +2,7 @@
 //! for the same things in here; how that is written and shown is theirs. What a record becomes is its flow's affair, and
 //! what a letter is PostgreSQL's (`pg/letters`).
 
-mod moment;
+pub mod moment;
 pub mod service;
 pub mod wish;
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fault::{Cause, Fault};
-use crate::flow::{Fate, Replay};
+use crate::flow::{self, Fate, Replay};
 use crate::pg::letters::kept::{self, Filter, Found, Line, Span, State, Whole};
 use crate::pg::{Database, Work};
 
@@ -91,9 +91,7 @@ impl Letters {
     }
 
     fn replay(&self, found: &[Found], is_dry_run: bool, step: &mut Step) -> Result<(), Fault> {
-        let mut by_flow: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
-        found.iter().for_each(|found| by_flow.entry(&found.flow).or_default().push(found.id));
-        for (name, ids) in by_flow {
+        for (name, ids) in by_flow(found) {
             let Some(flow) = self.flows.iter().find(|flow| flow.flow() == name) else {
                 step.strange.insert(name.to_owned(), ids.len() as u64);
                 continue;
@@ -112,16 +110,24 @@ impl Letters {
 
     /// Marks them; nothing is deleted.
     fn drop(&self, found: &[Found], is_dry_run: bool, step: &mut Step) -> Result<(), Fault> {
-        let ids: Vec<i64> = found.iter().map(|found| found.id).collect();
-        let open = self.with_work(|work| {
-            let open = kept::lock(work, &ids)?;
-            if !is_dry_run {
-                kept::settle(work, &open, State::Dropped)?;
-            }
-            Ok(open.len())
-        })?;
-        step.done = open as u64;
-        step.settled = (ids.len() - open) as u64;
+        for (name, ids) in by_flow(found) {
+            let open = match self.flows.iter().find(|flow| flow.flow() == name) {
+                Some(flow) => flow.drop_letters(&ids, is_dry_run)?,
+                None if flow::waits_for_letters(name) => {
+                    step.strange.insert(name.to_owned(), ids.len() as u64);
+                    continue;
+                }
+                None => self.with_work(|work| {
+                    let open = kept::lock(work, &ids)?;
+                    if !is_dry_run {
+                        kept::settle(work, &open, State::Dropped)?;
+                    }
+                    Ok(open.len() as u64)
+                })?,
+            };
+            step.done += open;
+            step.settled += ids.len() as u64 - open;
+        }
         Ok(())
     }
 
@@ -136,6 +142,12 @@ impl Letters {
         }
         asked.map_err(told)
     }
+}
+
+fn by_flow(found: &[Found]) -> BTreeMap<&str, Vec<i64>> {
+    let mut by_flow: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    found.iter().for_each(|found| by_flow.entry(&found.flow).or_default().push(found.id));
+    by_flow
 }
 
 /// How many of them fit into one transaction; at least one.

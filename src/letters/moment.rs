@@ -1,4 +1,4 @@
-//! Moments as people write them: a date and a time (RFC 3339), or how long ago.
+//! Moments as people write them: a date and a time (RFC 3339), or how long ago; and stretches of time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,13 +6,14 @@ const UNITS: [(char, u64); 5] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)
 
 /// Or the rule that it breaks.
 pub fn parse(text: &str, now: SystemTime) -> Result<SystemTime, String> {
-    let moment = ago(text).map_or_else(|| date(text), |ago| now.checked_sub(ago));
+    let moment = span(text).map_or_else(|| date(text), |ago| now.checked_sub(ago));
     moment.ok_or_else(|| {
         "must be a moment such as 2026-01-31T08:00:00Z, or how long ago, such as 30m, 2h or 7d".to_owned()
     })
 }
 
-fn ago(text: &str) -> Option<Duration> {
+/// A stretch of time, as 30m.
+pub fn span(text: &str) -> Option<Duration> {
     let unit = text.chars().last()?;
     let (_, seconds) = UNITS.iter().find(|(known, _)| *known == unit)?;
     Some(Duration::from_secs(number(&text[..text.len() - 1])?.checked_mul(*seconds)?))

@@ -2,6 +2,7 @@
 
 pub mod copy;
 pub mod fault;
+pub mod held;
 pub mod ledger;
 pub mod letters;
 pub mod outbox;

@@ -44,6 +44,18 @@ struct Member {
     release_by: Option<Duration>,
 }
 
+impl Member {
+    /// What it takes for its own: what the group gave it last, and what it has not heard yet that it lost before that.
+    fn believed(&self) -> Vec<Partition> {
+        let unheard = self.events.iter().flat_map(|event| match event {
+            Event::Lost(partitions) | Event::Revoked(partitions) => partitions.as_slice(),
+            _ => &[],
+        });
+        let owned = self.owned.iter().map(|id| Partition::new(TOPIC, *id));
+        owned.chain(unheard.cloned()).collect::<BTreeSet<Partition>>().into_iter().collect()
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     logs: Vec<Vec<Entry>>,
@@ -124,8 +136,7 @@ impl Broker {
         let mut inner = self.lock();
         let Some(former) = inner.members.remove(&member) else { return };
         if still_there {
-            let owned: Vec<Partition> = former.owned.iter().map(|id| Partition::new(TOPIC, *id)).collect();
-            let events = VecDeque::from([Event::Lost(owned)]);
+            let events = VecDeque::from([Event::Lost(former.believed())]);
             inner.members.insert(member, Member { events, ..Member::default() });
         }
         drop(inner);
@@ -159,9 +170,10 @@ impl Broker {
         for member in inner.members.values_mut() {
             if member.release_by.is_some_and(|by| now >= by) {
                 // Too late: it has lost them, whatever it still hears about a revocation.
-                let owned = std::mem::take(&mut member.owned);
+                let lost = member.believed();
+                member.owned.clear();
                 member.events.clear();
-                member.events.push_back(Event::Lost(owned.into_iter().map(|id| Partition::new(TOPIC, id)).collect()));
+                member.events.push_back(Event::Lost(lost));
                 member.release_by = None;
                 self.coverage.hit("lost");
             }

@@ -6,12 +6,13 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::retry::Origin;
-use super::rows::{EventRows, Fate, Id, MESSAGE_BYTES_MAX, Packed};
+use super::rows::{EventRows, Fate, Id, MESSAGE_BYTES_MAX};
 use super::value::{Value, encode, native};
 use crate::config::handlers::{Column, Handler, Path, Test, Type};
 use crate::decode::json::{Paths, Places};
+use crate::decode::schema::JsonSchema;
 use crate::fault::Cause;
-use crate::flow::packed::Unpacked;
+use crate::flow::packed::{PackedRecord, Unpacked};
 use crate::pg::copy::field;
 use crate::pg::quoted;
 use crate::record::Record;
@@ -95,6 +96,8 @@ impl Wanted {
 }
 
 pub struct Chain {
+    /// Checked before any handler.
+    pub schema: Option<JsonSchema>,
     wanted: Wanted,
     message_id: Vec<From>,
     steps: Vec<Step>,
@@ -150,6 +153,7 @@ impl Chain {
     /// No handlers are one: a row of `table`.
     pub fn new(handlers: &[Handler], message_id: &[Path], table: &str) -> Result<Chain, Cause> {
         let mut chain = Chain {
+            schema: None,
             wanted: Wanted::default(),
             message_id: Vec::new(),
             steps: Vec::new(),
@@ -256,6 +260,8 @@ impl Chain {
             Ok(places) => (Some(places), None),
             Err(cause) => (None, Some(cause)),
         };
+        let broken = || self.schema.as_ref()?.check(record.payload?).err();
+        let flaw = flaw.or_else(broken);
         let mut seen = Seen { record, places, packed: &records[start..], headers, message_id: None, origin: &origin };
         seen.message_id =
             self.message_id.iter().find_map(|from| seen.value(*from).text().map(|text| text.into_owned()));
@@ -305,7 +311,9 @@ impl Chain {
                         }
                     }
                 }
-                Step::Key { .. } if Packed::read(seen.packed).is_some_and(|record| record.is_too_large()) => {
+                Step::Key { .. }
+                    if PackedRecord::read(seen.packed).is_some_and(|record| record.bytes() > MESSAGE_BYTES_MAX) =>
+                {
                     let text = format!("more than {MESSAGE_BYTES_MAX} bytes cannot be forwarded");
                     return Fate::Permanent(Cause::new("events.too_large", text));
                 }

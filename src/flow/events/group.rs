@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use super::Step;
 use super::order::{Holds, Parked};
 use super::retry::Origin;
-use super::rows::{EventRows, Id, Packed, Row};
+use super::rows::{EventRows, Id, Row};
 use crate::engine::{Batch, Rows};
+use crate::flow::packed::PackedRecord;
 use crate::record::Partition;
 
 /// The records of one transaction, in the order in which they are looked at.
@@ -66,7 +67,7 @@ impl<'a> Group<'a> {
         &self.rows(batch).rows()[row]
     }
 
-    pub fn packed(&self, index: usize) -> Packed<'a> {
+    pub fn packed(&self, index: usize) -> PackedRecord<'a> {
         let Place { batch, row } = self.places[index];
         self.rows(batch).packed(row)
     }

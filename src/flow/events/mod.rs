@@ -26,17 +26,17 @@ use self::group::Group;
 use self::order::Holds;
 use self::retry::{Messages, Retries, unfold};
 pub use self::rows::EventRows;
-use self::rows::{Fate, Id};
+use self::rows::{Fate, Id, MESSAGE_BYTES_MAX};
 use crate::config;
 use crate::config::handlers::Path;
 use crate::engine::{Batch, Letter};
 use crate::fault::{Cause, Fault};
 use crate::flow::packed::Unpacked;
-use crate::flow::{Flow, Sample};
+use crate::flow::{Flow, Sample, json_schema};
 use crate::outlet::Message;
 use crate::pg::search::Search;
 use crate::pg::seen::{self, Seen};
-use crate::pg::{Work, letters, outbox};
+use crate::pg::{Work, held, letters, outbox};
 use crate::record::{Partition, Record};
 
 pub const NAME: &str = "events";
@@ -84,7 +84,8 @@ impl Events {
     pub fn from_config(config: &config::Flow) -> Result<Self, Cause> {
         let path = |text: &String| Path::read(text).map_err(|flaw| Cause::new("config.message_id", flaw.rule));
         let message_id = config.message_id.iter().map(path).collect::<Result<Vec<Path>, Cause>>()?;
-        let chain = Chain::new(&config.handlers, &message_id, &config.table)?;
+        let mut chain = Chain::new(&config.handlers, &message_id, &config.table)?;
+        chain.schema = json_schema(config)?;
         let retries = Retries {
             topics: config.retry_topics(),
             dead: config.dlq_topic.clone(),
@@ -197,7 +198,9 @@ impl Events {
                 _ if is_too_many => Step::Handed,
                 Fate::Handled => Step::Processed,
                 Fate::Dropped => Step::Dropped,
-                Fate::Transient(_) if self.retries.has_next(attempt) && !group.packed(index).is_too_large() => {
+                Fate::Transient(_)
+                    if self.retries.has_next(attempt) && group.packed(index).bytes() <= MESSAGE_BYTES_MAX =>
+                {
                     Step::Retried
                 }
                 Fate::Transient(_) | Fate::Permanent(_) => Step::Dead,
@@ -319,11 +322,11 @@ impl Events {
     fn bury(&self, group: &Group<'_>, index: usize, cause: &Cause, told: &mut Told) {
         let (record, origin) = (group.packed(index), group.origin(index));
         let (topic, error) = (&self.retries.dead, cause.to_string());
-        if !record.is_too_large() {
+        if record.bytes() <= MESSAGE_BYTES_MAX {
             told.messages_of(group, index).failed(topic, record, &origin, origin.attempt, &error, None);
         }
         let (partition, offset) = group.source(index);
-        told.letters.push((partition, record.letter(group.row(index), offset, cause.clone())));
+        told.letters.push((partition, record.letter(group.row(index).timestamp_ms, offset, cause.clone())));
     }
 }
 
@@ -364,7 +367,7 @@ impl Flow for Events {
     }
 
     fn tables(&self) -> String {
-        format!("{}{}{}", self.chain.tables, seen::CREATE, order::CREATE)
+        format!("{}{}{}", self.chain.tables, seen::CREATE, held::CREATE)
     }
 
     fn inlets(&self) -> Vec<&str> {
@@ -374,6 +377,10 @@ impl Flow for Events {
     fn outlets(&self) -> Vec<&str> {
         let dead = std::iter::once(self.retries.dead.as_str());
         self.retries.topics.iter().map(String::as_str).chain(dead).chain(self.chain.topics()).collect()
+    }
+
+    fn holds_keys(&self) -> bool {
+        self.is_ordered
     }
 
     fn due_ms(&self, record: &Record<'_>) -> Option<u64> {
@@ -407,17 +414,19 @@ impl Flow for Events {
     }
 }
 
-/// Made-up events: a thousand users, three types.
-pub struct Happenings;
+/// Made-up events: some users, three types.
+pub struct Happenings {
+    pub users: u64,
+}
 
 impl Sample for Happenings {
     fn key(&self, number: u64) -> Option<String> {
-        Some(format!("user-{}", number % 1000))
+        Some(format!("user-{}", number % self.users))
     }
 
     fn payload(&self, number: u64, out: &mut Vec<u8>) {
         let kind = ["order.created", "order.paid", "order.shipped"][number as usize % 3];
-        let (user, amount) = (number % 1000, number % 10_000);
+        let (user, amount) = (number % self.users, number % 10_000);
         let text = format!(
             r#"{{"type":"{kind}","user":{{"id":"user-{user}"}},"order":{{"number":{number},"amount":{amount}.50}}}}"#
         );

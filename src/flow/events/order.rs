@@ -12,16 +12,8 @@ use super::{NAME, Step};
 use crate::fault::Fault;
 use crate::outlet::Message;
 use crate::pg::Work;
+use crate::pg::held::{self, Head};
 use crate::record::{Headers, Partition, Record};
-
-pub const CREATE: &str = include_str!("../../../sql/events/create.sql");
-const ANY_HELD: &str = include_str!("../../../sql/events/any_held.sql");
-const LOCK_HELD: &str = include_str!("../../../sql/events/lock_held.sql");
-const HOLD: &str = include_str!("../../../sql/events/hold.sql");
-const RELEASE: &str = include_str!("../../../sql/events/release.sql");
-const PARK: &str = include_str!("../../../sql/events/park.sql");
-const PARKED: &str = include_str!("../../../sql/events/parked.sql");
-const UNPARK: &str = include_str!("../../../sql/events/unpark.sql");
 
 /// Parked records whose turn comes in one transaction. Where there are more, the next one is made a head, and goes the
 /// way of those that are tried again, due at once.
@@ -30,8 +22,7 @@ const TURNS_MAX: usize = 1_000;
 /// What is held of the keys of a group, with the rows locked, and the parked records whose turn may come.
 #[derive(Default)]
 pub struct Holds {
-    /// By key: the name of its head.
-    pub heads: HashMap<Vec<u8>, String>,
+    pub heads: HashMap<Vec<u8>, Head>,
     pub parked: Parked,
 }
 
@@ -47,14 +38,14 @@ impl Holds {
     /// Locks what is held of these keys, and reads what is parked behind the heads that are in the group.
     pub fn read(work: &mut Work<'_>, group: &Group<'_>, chain: &Chain) -> Result<Holds, Fault> {
         let mut holds = Holds::default();
-        let is_any: bool = work.query(ANY_HELD, &[&NAME])?.first().is_some_and(|row| row.get(0));
-        if !is_any {
+        let keys = || {
+            let keys: BTreeSet<&[u8]> = (0..group.len()).filter_map(|index| group.key(index)).collect();
+            keys.into_iter().collect()
+        };
+        holds.heads = held::lock(work, NAME, keys)?;
+        if holds.heads.is_empty() {
             return Ok(holds);
         }
-        let keys: BTreeSet<&[u8]> = (0..group.len()).filter_map(|index| group.key(index)).collect();
-        let keys: Vec<&[u8]> = keys.into_iter().collect();
-        let rows = work.lock(LOCK_HELD, &[&NAME, &keys])?;
-        holds.heads = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let mut turns = TURNS_MAX;
         let mut seen: BTreeSet<&[u8]> = BTreeSet::new();
         for index in 0..group.len() {
@@ -77,7 +68,7 @@ impl Holds {
             return false;
         }
         let head = group.key(index).and_then(|key| self.heads.get(key));
-        head.is_some_and(|head| group.row(index).origin.as_ref().is_some_and(|origin| origin.name() == *head))
+        head.is_some_and(|head| group.row(index).origin.as_ref().is_some_and(|origin| origin.name() == head.name))
     }
 }
 
@@ -86,7 +77,7 @@ impl Holds {
 fn parked(work: &mut Work<'_>, key: &[u8], turns: usize) -> Result<Vec<postgres::Row>, Fault> {
     let mut wanted = turns + 1;
     loop {
-        let rows = work.query(PARKED, &[&NAME, &key, &(wanted as i64)])?;
+        let rows = held::parked(work, NAME, key, wanted as i64)?;
         if rows.len() < wanted || !rows.last().is_some_and(is_too_large) {
             return Ok(rows);
         }
@@ -126,14 +117,17 @@ impl Headers for Unfolded<'_> {
 /// Writes down what became of the keys: who is held by whom now, and who is parked.
 pub fn keep(work: &mut Work<'_>, group: &Group<'_>, holds: &Holds, steps: &[Step]) -> Result<(), Fault> {
     // By key: its head when all is done.
-    let mut heads: BTreeMap<&[u8], Option<String>> = BTreeMap::new();
+    let mut heads: BTreeMap<&[u8], Option<Head>> = BTreeMap::new();
     let (mut park_keys, mut park_records) = (Vec::new(), Vec::new());
-    let mut unparked: BTreeMap<&[u8], Vec<i64>> = BTreeMap::new();
+    let (mut unpark_keys, mut unpark_places) = (Vec::new(), Vec::new());
     for (index, step) in steps.iter().enumerate() {
         let Some(key) = group.key(index) else { continue };
         let parked = group.parked(index).map(|number| &holds.parked.places[number]);
         match step {
-            Step::Retried | Step::Handed => drop(heads.insert(key, Some(group.origin(index).name()))),
+            Step::Retried | Step::Handed => {
+                let head = Head { name: group.origin(index).name(), reason_code: String::new() };
+                drop(heads.insert(key, Some(head)));
+            }
             Step::Parked if parked.is_none() => {
                 let mut packed = Messages::default();
                 let origin = group.origin(index);
@@ -145,24 +139,14 @@ pub fn keep(work: &mut Work<'_>, group: &Group<'_>, holds: &Holds, steps: &[Step
             _ if holds.is_head(group, index) => drop(heads.entry(key).or_insert(None)),
             _ => {}
         }
-        if let Some((_, seq, _)) = parked.filter(|_| *step != Step::Parked) {
-            unparked.entry(key).or_default().push(*seq);
+        if let Some((_, place, _)) = parked.filter(|_| *step != Step::Parked) {
+            unpark_keys.push(key);
+            unpark_places.push(*place);
         }
     }
-    for (key, seqs) in unparked {
-        work.execute(UNPARK, &[&NAME, &key, &seqs])?;
-    }
-    let (held, released): (Vec<_>, Vec<_>) = heads.into_iter().partition(|(_, head)| head.is_some());
-    if !held.is_empty() {
-        let (keys, heads): (Vec<&[u8]>, Vec<Option<String>>) = held.into_iter().unzip();
-        work.execute(HOLD, &[&NAME, &keys, &heads])?;
-    }
-    if !released.is_empty() {
-        let keys: Vec<&[u8]> = released.into_iter().map(|(key, _)| key).collect();
-        work.execute(RELEASE, &[&NAME, &keys])?;
-    }
-    if !park_keys.is_empty() {
-        work.execute(PARK, &[&NAME, &park_keys, &park_records])?;
-    }
-    Ok(())
+    held::unpark(work, NAME, &unpark_keys, &unpark_places)?;
+    held::hold(work, NAME, heads.iter().filter_map(|(key, head)| Some((*key, head.as_ref()?))))?;
+    let released: Vec<&[u8]> = heads.iter().filter(|(_, head)| head.is_none()).map(|(key, _)| *key).collect();
+    held::release(work, NAME, &released)?;
+    held::park(work, NAME, &park_keys, &park_records)
 }

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use super::rows::Packed;
-use crate::flow::packed::Unpacked;
+use crate::flow::packed::{PackedRecord, Unpacked};
 use crate::outlet::Message;
 use crate::pg::copy::field;
 use crate::record::{Partition, Record};
@@ -113,7 +112,7 @@ impl Messages {
     pub fn failed(
         &mut self,
         topic: &str,
-        record: Packed<'_>,
+        record: PackedRecord<'_>,
         origin: &Origin,
         attempt: u32,
         error: &str,
@@ -136,11 +135,18 @@ impl Messages {
     }
 
     /// The record as it is, for others.
-    pub fn forwarded(&mut self, topic: &str, key: Option<&[u8]>, record: Packed<'_>, origin: &Origin) {
+    pub fn forwarded(&mut self, topic: &str, key: Option<&[u8]>, record: PackedRecord<'_>, origin: &Origin) {
         self.add(topic, key, record, &origin.name(), &[]);
     }
 
-    fn add(&mut self, topic: &str, key: Option<&[u8]>, record: Packed<'_>, source: &str, ours: &[(&str, Vec<u8>)]) {
+    fn add(
+        &mut self,
+        topic: &str,
+        key: Option<&[u8]>,
+        record: PackedRecord<'_>,
+        source: &str,
+        ours: &[(&str, Vec<u8>)],
+    ) {
         let out = &mut self.0;
         field(out, Some(topic.as_bytes()));
         field(out, key);
@@ -202,7 +208,7 @@ mod tests {
         for part in [Some(&b"key"[..]), None, Some(b"own"), Some(b"1"), Some(SOURCE.as_bytes()), Some(b"its own")] {
             field(&mut record, part);
         }
-        let record = Packed::read(&record).unwrap();
+        let record = PackedRecord::read(&record).unwrap();
         let origin = Origin::of(&Partition::new("t", 3), 40, Some(5));
         let mut messages = Messages::default();
         messages.failed("r-1", record, &origin, 1, "first (a)", Some(900));

@@ -6,9 +6,9 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::retry::Origin;
-use crate::engine::{Letter, Rows};
+use crate::engine::Rows;
 use crate::fault::Cause;
-use crate::flow::packed::Unpacked;
+use crate::flow::packed::PackedRecord;
 
 /// What a message is known by: a hash of 128 bits.
 pub type Id = Uuid;
@@ -56,43 +56,6 @@ const KEPT_BYTES_MAX: usize = 8 << 20;
 /// librdkafka takes a message of 1,000,000 bytes, unless it is told otherwise; a history needs room.
 pub const MESSAGE_BYTES_MAX: usize = 950_000;
 
-/// A record as it was packed.
-#[derive(Clone, Copy)]
-pub struct Packed<'a> {
-    pub key: Option<&'a [u8]>,
-    pub payload: Option<&'a [u8]>,
-    headers: &'a [u8],
-}
-
-impl<'a> Packed<'a> {
-    pub fn read(bytes: &'a [u8]) -> Option<Self> {
-        let mut rest = Unpacked(bytes);
-        Some(Packed { key: rest.optional()?, payload: rest.optional()?, headers: rest.0 })
-    }
-
-    /// A message larger than what the producer takes would keep everything behind it in the outbox for ever.
-    pub fn is_too_large(&self) -> bool {
-        let held = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-        held(self.key) + held(self.payload) + self.headers.len() > MESSAGE_BYTES_MAX
-    }
-
-    pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
-        let mut rest = Unpacked(self.headers);
-        std::iter::from_fn(move || Some((rest.text()?, rest.optional()?)))
-    }
-
-    pub fn letter(&self, row: &Row, offset: i64, reason: Cause) -> Letter {
-        Letter {
-            offset,
-            timestamp_ms: row.timestamp_ms,
-            key: self.key.map(<[u8]>::to_vec),
-            payload: self.payload.map(<[u8]>::to_vec),
-            headers: self.headers().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect(),
-            reason,
-        }
-    }
-}
-
 impl EventRows {
     /// Where the next record is packed: key and payload, then each header's name and value, all as fields.
     pub fn record(&mut self) -> &mut Vec<u8> {
@@ -124,9 +87,9 @@ impl EventRows {
         &self.rows
     }
 
-    pub fn packed(&self, row: usize) -> Packed<'_> {
+    pub fn packed(&self, row: usize) -> PackedRecord<'_> {
         let start = row.checked_sub(1).map_or(0, |before| self.rows[before].end);
-        Packed::read(&self.records[start..self.rows[row].end]).expect("packed by decode")
+        PackedRecord::read(&self.records[start..self.rows[row].end]).expect("packed by decode")
     }
 
     /// What a handler made of these rows, one after the other. Empty where it had nothing to do with them.

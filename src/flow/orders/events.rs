@@ -12,9 +12,9 @@ use std::io::Write;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::order::{Amount, text};
 use super::stock::{Reason, Shelf, Verdict};
 use crate::fault::Fault;
+use crate::flow::field::{Amount, text};
 use crate::flow::packed::Unpacked;
 use crate::outlet::Message;
 use crate::record::Partition;

@@ -24,13 +24,15 @@ use uuid::Uuid;
 pub use self::desk::Desk;
 use self::desk::books;
 use self::events::{Packed, Topics, unfold};
-use self::order::{Amount, Flaw, Order, Wish};
+use self::order::{Order, Wish};
 pub use self::rows::OrderRows;
 use self::stock::{Need, Reason, Shelf, Stock, Verdict};
 use crate::config;
+use crate::decode::schema::JsonSchema;
 use crate::engine::{Batch, Rows};
-use crate::fault::Fault;
-use crate::flow::{Flow, Sample};
+use crate::fault::{Cause, Fault};
+use crate::flow::field::{Amount, Flaw};
+use crate::flow::{Flow, Sample, json_schema};
 use crate::outlet::Message;
 use crate::pg::copy::timestamp_us;
 use crate::pg::{UNIQUE_VIOLATION, Work, outbox, quoted};
@@ -40,6 +42,8 @@ pub const NAME: &str = "orders";
 
 pub struct Orders {
     sql: Sql,
+    /// Checked before anything else.
+    schema: Option<JsonSchema>,
     /// None where nobody wants to hear of orders.
     topics: Option<Topics>,
     waits: bool,
@@ -68,14 +72,16 @@ pub fn named(sql: &str, orders: &str, inventory: &str) -> String {
 }
 
 impl Orders {
-    pub fn from_config(config: &config::Flow) -> Self {
+    pub fn from_config(config: &config::Flow) -> Result<Self, Cause> {
         let topics = Topics {
             validated: config.validated_topic.clone(),
             inventory: config.inventory_topic.clone(),
             warehouse: config.warehouse_topic.clone(),
         };
         let waits = config.lock == config::Lock::Wait;
-        Orders::new(&config.table, &config.inventory_table, config.buckets, waits, config.events.then_some(topics))
+        let topics = config.events.then_some(topics);
+        let orders = Orders::new(&config.table, &config.inventory_table, config.buckets, waits, topics);
+        Ok(Orders { schema: json_schema(config)?, ..orders })
     }
 
     /// `waits`: for locks that others hold, in place of asking again and again.
@@ -95,7 +101,7 @@ impl Orders {
             copy: named(include_str!("../../../sql/orders/copy.sql")),
             reserve: named(include_str!("../../../sql/orders/reserve.sql")),
         };
-        Orders { sql, topics, waits, turn: AtomicUsize::new(0), repeats: AtomicBool::new(false) }
+        Orders { sql, schema: None, topics, waits, turn: AtomicUsize::new(0), repeats: AtomicBool::new(false) }
     }
 
     /// Orders of the group that have a row already.
@@ -341,6 +347,7 @@ impl Flow for Orders {
         let payload = record.payload.ok_or_else(|| {
             Fault::reject("orders.no_payload", "the record has no payload, and an order is not deleted but cancelled")
         })?;
+        self.schema.as_ref().map_or(Ok(()), |schema| schema.check(payload)).map_err(Fault::Reject)?;
         let order = Order::read(payload).map_err(|flaws| {
             let text = flaws.iter().map(Flaw::discreet).collect::<Vec<_>>().join("; ");
             Fault::reject("orders.invalid", text)
@@ -385,18 +392,20 @@ impl Flow for Orders {
     }
 }
 
-/// Made-up orders: ten products, one of which is in nine of ten orders, a thousand customers.
-pub struct Wishes;
+/// Made-up orders: ten products, one of which is in nine of ten orders, and some customers.
+pub struct Wishes {
+    pub customers: u64,
+}
 
 impl Sample for Wishes {
     fn key(&self, number: u64) -> Option<String> {
-        Some(format!("CUST{:03}", number % 1000))
+        Some(format!("CUST{:03}", number % self.customers))
     }
 
     fn payload(&self, number: u64, out: &mut Vec<u8>) {
         let product = if number.is_multiple_of(10) { number / 10 % 10 + 1 } else { 7 };
         let amount = Amount::from_cents(19_999).expect("an amount");
-        let (customer_id, product_id) = (format!("CUST{:03}", number % 1000), format!("PROD{product:03}"));
+        let (customer_id, product_id) = (format!("CUST{:03}", number % self.customers), format!("PROD{product:03}"));
         let wish = Wish { customer_id: customer_id.into(), product_id: product_id.into(), quantity: 1, amount };
         Order { order_id: Uuid::now_v7(), wish }.write(out);
     }

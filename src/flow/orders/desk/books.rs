@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::fault::Fault;
+use crate::flow::field::Amount;
 use crate::flow::orders::events::Packed;
-use crate::flow::orders::order::{Amount, Order, Wish};
+use crate::flow::orders::order::{Order, Wish};
 use crate::flow::orders::stock::Shelf;
 use crate::flow::orders::{NAME, OrderRows, named};
 use crate::ops::service::WAITING_THREADS;
@@ -219,7 +220,7 @@ impl Books {
 impl Written {
     /// As the flow packs them.
     fn fields(&self, order_id: Uuid) -> Result<Vec<u8>, Fault> {
-        let amount = Amount::read(Some(&self.amount))
+        let amount = Amount::read("amount", Some(&self.amount))
             .map_err(|flaw| Fault::stop("orders.amount", format!("order {order_id}: {flaw}")))?;
         let wish = Wish {
             customer_id: self.customer_id.as_str().into(),

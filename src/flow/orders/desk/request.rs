@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::flow::orders::order::{Flaw, Wish};
+use crate::flow::field::Flaw;
+use crate::flow::orders::order::Wish;
 use crate::ops::Answer;
 use crate::ops::service::Call;
 

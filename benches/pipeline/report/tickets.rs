@@ -1,0 +1,44 @@
+//! What the runs of the tickets flow come to.
+
+use super::{Table, cpu_s, grouped, number, others, spread, thousands};
+use crate::results::{Results, Tickets, ratios};
+use crate::tickets::{PARTITIONS, RAW_COPY, SLUICEGATE, WRITERS};
+
+pub fn table(results: &Results) -> Option<String> {
+    let Tickets { load, runs, steady } = results.tickets.as_ref()?;
+    let of = |contender: &'static str| runs.iter().filter(move |run| run.contender == contender);
+    let mut table =
+        Table::new(&["", "tickets/s", "min .. max", "of raw copy", "CPU s/1M: own", "Kafka", "PostgreSQL", "peak MB"]);
+    for contender in [RAW_COPY, SLUICEGATE] {
+        let Some(rate) = spread(of(contender).map(|run| run.rows_per_s)) else { continue };
+        let ratio = spread(ratios(runs.iter(), contender, RAW_COPY));
+        table.row([
+            contender.to_owned(),
+            thousands(rate.median),
+            format!("{} .. {}", thousands(rate.low), thousands(rate.high)),
+            number(ratio.map(|ratio| ratio.median), 2),
+            number(cpu_s(of(contender), |run| Some(run.cpu_s)), 2),
+            number(cpu_s(of(contender), |run| run.kafka_cpu_s), 2),
+            number(cpu_s(of(contender), |run| run.postgres_cpu_s), 2),
+            number(spread(of(contender).filter_map(|run| run.memory_peak_mb)).map(|peak| peak.high), 0),
+        ]);
+    }
+    let rounds = runs.iter().map(|run| run.round).max()?;
+    let mut text = format!(
+        "{} tickets of about {} B in {PARTITIONS} partitions, each checked to be the next one of its order, {WRITERS} writers; median of\n\
+         {rounds} interleaved rounds. CPU time is in seconds for a million tickets; ratios are taken pair by pair within a round.\n\n{table}",
+        grouped(load.rows),
+        load.record_bytes,
+    );
+    text += &others(runs.iter().filter_map(|run| run.others_percent));
+    let per_s = steady.first().map(|latency| latency.records_per_s);
+    let p50 = spread(steady.iter().map(|latency| latency.p50_ms));
+    let p99 = spread(steady.iter().map(|latency| latency.p99_ms));
+    if let (Some(per_s), Some(p50), Some(p99)) = (per_s, p50, p99) {
+        text += &format!(
+            "\nFrom produced to visible at {per_s:.0} tickets/s for a minute: p50 {:.1} ms ({:.1} .. {:.1}), p99 {:.1} ms ({:.1} .. {:.1}).\n",
+            p50.median, p50.low, p50.high, p99.median, p99.low, p99.high
+        );
+    }
+    Some(text)
+}
