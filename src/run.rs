@@ -214,7 +214,7 @@ fn start_demo_broker(config: &mut Config) -> Result<DemoBroker, Failure> {
 }
 
 /// The first signal gives the order to stop; the second ends the process at once.
-fn stop_on_signals(stopper: Stopper) -> Result<(), Failure> {
+pub fn stop_on_signals(stopper: Stopper) -> Result<(), Failure> {
     let (stopper, asked) = (Mutex::new(Some(stopper)), AtomicBool::new(false));
     ctrlc::set_handler(move || {
         if asked.swap(true, Ordering::AcqRel) {
@@ -277,7 +277,8 @@ fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F, track: Ar
     let sessions_max = flow_config.writers as u32 + SPARE_SESSIONS;
     let name = format!("sluicegate {}", flow.name());
     let database = database(config, &name, &options(config, flow_config), sessions_max)?;
-    let owner = format!("process {}", std::process::id());
+    let (owner, sessions) = (format!("process {}", std::process::id()), database.clone());
+    track.ask_for_sessions(move || sessions.sessions_open());
     Ok(Apply::new(flow, database, owner, flow_config.exactly_once, track))
 }
 

@@ -104,6 +104,14 @@ pub struct Batch<R> {
     letter_bytes: usize,
     /// When the first record came, on the engine's clock.
     pub opened_at: Duration,
+    /// When it was full, or old enough, to be handed over; zero before.
+    pub closed_at: Duration,
+    /// Spent on waiting for more records once the first was there, and on making rows of them.
+    pub polling: Duration,
+    pub decoding: Duration,
+    /// The timestamps of its first and its last record.
+    pub first_ms: Option<i64>,
+    pub last_ms: Option<i64>,
 }
 
 impl<R: Rows> Batch<R> {
@@ -117,6 +125,11 @@ impl<R: Rows> Batch<R> {
             letters: Vec::new(),
             letter_bytes: 0,
             opened_at: Duration::ZERO,
+            closed_at: Duration::ZERO,
+            polling: Duration::ZERO,
+            decoding: Duration::ZERO,
+            first_ms: None,
+            last_ms: None,
         }
     }
 
@@ -128,6 +141,8 @@ impl<R: Rows> Batch<R> {
         self.offsets.clear();
         self.letters.clear();
         self.letter_bytes = 0;
+        (self.closed_at, self.polling, self.decoding) = Default::default();
+        (self.first_ms, self.last_ms) = (None, None);
     }
 
     /// Some of the rows by themselves, as the search for a bad one writes them.

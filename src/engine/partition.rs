@@ -62,6 +62,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             if let Err(end) = turn {
                 self.filling.claim.end();
                 self.place.ahead.set(0);
+                self.place.pending_ms.set(-1);
                 return end;
             }
         }
@@ -96,6 +97,8 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         self.place.asking.set(1);
         let (filling, refused, sink, clock) = (&mut self.filling, &self.refused, &self.sink, &self.clock);
         let (mut seen, mut early_ms) = (0, None);
+        // The clock is read for each take, not for each record.
+        let (was_empty, asked_at, mut shown_at) = (filling.is_empty(), clock.now(), None);
         let taken = self.lane.take(room.max(1), bytes, wait, &mut |record| {
             if record.offset < filling.next {
                 return Ok(Seen::Taken); // from before the lane's position: applied already
@@ -104,9 +107,11 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             if early_ms.is_some() {
                 return Ok(Seen::Later);
             }
+            let shown_at = *shown_at.get_or_insert_with(|| clock.now());
             if filling.is_empty() {
-                filling.opened_at = clock.now();
+                (filling.opened_at, filling.first_ms) = (shown_at, record.timestamp_ms);
             }
+            filling.last_ms = record.timestamp_ms;
             seen += 1;
             match refused.get(&record.offset) {
                 None => filling.add(record, |record, rows| sink.decode(record, rows)),
@@ -118,6 +123,14 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         if early_ms.is_some() {
             // A silence with a cause: nothing is asked for until then.
             self.place.asking.set(0);
+        }
+        let now = self.clock.now();
+        if !was_empty {
+            self.filling.polling += shown_at.unwrap_or(now).saturating_sub(asked_at);
+        }
+        self.filling.decoding += shown_at.map_or(Duration::ZERO, |shown_at| now.saturating_sub(shown_at));
+        if was_empty && !self.in_flight {
+            self.place.pending_ms.set(self.filling.first_ms.unwrap_or(-1));
         }
         self.track.consumed.add(seen);
         self.place.ahead.add(seen as i64);
@@ -167,6 +180,9 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
     fn hand_over(&mut self, by: Option<Duration>) -> Result<(), End> {
         self.place.asking.set(0);
         let _ = failpoint::reach(Point::Fetched);
+        if self.filling.closed_at.is_zero() {
+            self.filling.closed_at = self.clock.now();
+        }
         self.await_receipt(by)?;
         if self.in_flight {
             return Ok(());
@@ -184,6 +200,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 Ok(()) => {
                     self.in_flight = true;
                     self.track.batches_waiting.add(1);
+                    self.track.batches_in_flight.add(1);
                     return Ok(());
                 }
                 Err(SendTimeoutError::Timeout(back)) => job = back,
@@ -244,6 +261,8 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 let batch = receipt.batch;
                 self.place.ahead.add(-((batch.offsets.len() + batch.letters.len()) as i64));
                 self.place.next_offset.set(batch.next);
+                self.place.written_ms.set(batch.last_ms.unwrap_or(-1));
+                self.place.pending_ms.set(self.filling.first_ms.unwrap_or(-1));
                 // Remembered until written: the next batch may be refused for another record of the same span.
                 self.refused = self.refused.split_off(&batch.next);
                 self.spare = Some(batch);

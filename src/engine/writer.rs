@@ -84,6 +84,8 @@ impl<S: Sink> Writer<S> {
         }
         self.track.active_writers.add(1);
         self.track.batches_waiting.add(-(batches.len() as i64));
+        let now = self.clock.now();
+        batches.iter().for_each(|batch| self.track.queue_seconds.record(now.saturating_sub(batch.closed_at)));
         Some((batches, replies))
     }
 
@@ -105,6 +107,8 @@ impl<S: Sink> Writer<S> {
             match self.sink.apply(session, &batches) {
                 Ok(outcomes) => {
                     self.track.write_seconds.record(self.clock.now().saturating_sub(began));
+                    let commit = self.sink.commit_time(session);
+                    commit.into_iter().for_each(|took| self.track.commit_seconds.record(took));
                     self.track.groups.add(1);
                     self.track.recovered(Side::Sink);
                     for ((batch, reply), outcome) in batches.into_iter().zip(replies).zip(outcomes) {
@@ -150,11 +154,23 @@ impl<S: Sink> Writer<S> {
                     let code = &*reason.code;
                     log::debug!(flow, topic = &**topic, partition = id, offset, code; "set aside: {}", reason.text);
                 }
-                self.track.batch_seconds.record(self.clock.now().saturating_sub(batch.opened_at));
+                self.measure(&batch);
             }
             Outcome::Fenced => self.track.fenced.add(1),
             Outcome::Refused(_) => {}
         }
+        self.track.batches_in_flight.add(-1);
         self.clock.post(reply, Note::Receipt(Receipt { batch, outcome }));
+    }
+
+    /// What a batch took on its way, once for each.
+    fn measure(&self, batch: &Batch<S::Rows>) {
+        self.track.poll_seconds.record(batch.polling);
+        self.track.decode_seconds.record(batch.decoding);
+        self.track.batch_seconds.record(self.clock.now().saturating_sub(batch.opened_at));
+        if let Some(first_ms) = batch.first_ms.and_then(|first_ms| u64::try_from(first_ms).ok()) {
+            let took_ms = self.clock.unix_ms().saturating_sub(first_ms);
+            self.track.end_to_end_seconds.record(Duration::from_millis(took_ms));
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
@@ -20,7 +21,14 @@ enum Read {
     Seconds(fn(&Track) -> &Timing),
     /// Once for each word that the flow has for what a record came to.
     Outcomes,
+    /// For flows that have this word.
+    Outcome(&'static str),
+    /// Once for each code of a reason.
+    Letters,
     Partition(fn(&PartitionTrack) -> Option<i64>),
+    /// How long the next record has waited by now: of each partition, and the longest of a flow.
+    Behind,
+    FlowBehind,
     /// Once for each side of each flow.
     Dependency,
     Ready,
@@ -28,13 +36,16 @@ enum Read {
     Build,
 }
 
-use Read::{Build, Count, Dependency, Level, Outcomes, Partition, Ready, Seconds};
+use Read::{
+    Behind, Build, Count, Dependency, FlowBehind, Letters, Level, Outcome, Outcomes, Partition, Ready, Seconds,
+};
 
 impl Read {
     fn labels(&self) -> &'static [&'static str] {
         match self {
-            Count(_) | Level(_) | Seconds(_) => &["flow"],
-            Partition(_) => &["flow", "topic", "partition"],
+            Count(_) | Level(_) | Seconds(_) | Outcome(_) | FlowBehind => &["flow"],
+            Partition(_) | Behind => &["flow", "topic", "partition"],
+            Letters => &["flow", "code"],
             Dependency => &["flow", "dependency"],
             Outcomes => &["flow", "outcome"],
             Ready | Read::Process(..) => &[],
@@ -44,10 +55,10 @@ impl Read {
 
     fn kind(&self) -> MetricType {
         match self {
-            Count(_) | Outcomes => MetricType::COUNTER,
+            Count(_) | Outcomes | Outcome(_) | Letters => MetricType::COUNTER,
             Seconds(_) => MetricType::HISTOGRAM,
             Read::Process(kind, _) => *kind,
-            Level(_) | Partition(_) | Dependency | Ready | Build => MetricType::GAUGE,
+            Level(_) | Partition(_) | Behind | FlowBehind | Dependency | Ready | Build => MetricType::GAUGE,
         }
     }
 }
@@ -99,6 +110,8 @@ const TABLE: &[Row] = &[
         "How long the oldest row of the outbox had waited when this process last looked, if it is the one that publishes."),
     row("sluicegate_letters_total", Count(|t| t.set_aside.get()),
         "Records set aside as letters."),
+    row("sluicegate_letters_by_reason_total", Letters,
+        "The same by the code of the reason, those included that a flow decides on in its transaction; after 50 codes, new ones are `other`."),
     row("sluicegate_transactions_retried_total", Count(|t| t.retried.get()),
         "Transactions tried again."),
     row("sluicegate_batches_fenced_total", Count(|t| t.fenced.get()),
@@ -109,10 +122,26 @@ const TABLE: &[Row] = &[
         "Groups of batches committed, each one transaction."),
     row("sluicegate_batches_waiting", Level(|t| Some(t.batches_waiting.get())),
         "Closed batches that wait for a writer."),
+    row("sluicegate_batches_in_flight", Level(|t| Some(t.batches_in_flight.get())),
+        "Batches that were handed over and have no receipt yet, those that wait for a writer included."),
+    row("sluicegate_poll_duration_seconds", Seconds(|t| &t.poll_seconds),
+        "Of one written batch: its partition's wait for more records once it had the first. At most about linger_ms; near it, records come slowly."),
+    row("sluicegate_decode_duration_seconds", Seconds(|t| &t.decode_seconds),
+        "Of one written batch: from its records to rows."),
+    row("sluicegate_queue_duration_seconds", Seconds(|t| &t.queue_seconds),
+        "Of one batch: from its close until a writer took it. Where this is long, writing is the bottleneck."),
+    row("sluicegate_commit_duration_seconds", Seconds(|t| &t.commit_seconds),
+        "The COMMIT of one transaction; database_write_duration_seconds includes it."),
+    row("sluicegate_end_to_end_duration_seconds", Seconds(|t| &t.end_to_end_seconds),
+        "Of one written batch: from the timestamp of its first record, which as a rule waited longest, until it was committed. Clocks of two machines may disagree."),
     row("sluicegate_batch_duration_seconds", Seconds(|t| &t.batch_seconds),
         "From the first record of a batch to its receipt."),
     row("sluicegate_lag_records", Level(known_lag),
         "Records between the ledger and the end, over the partitions of this process whose offsets are known."),
+    row("sluicegate_lag_seconds", FlowBehind,
+        "The longest sluicegate_partition_lag_seconds of the partitions of this process."),
+    row("sluicegate_connections_open", Level(|t| t.sessions().map(i64::from)),
+        "Connections to PostgreSQL that the flow's writers, claims and relay hold open."),
     row("sluicegate_group_joined", Level(|t| Some(i64::from(t.is_joined()))),
         "1 once the consumer group has answered."),
     row("sluicegate_partitions_assigned", Level(|t| Some(t.partitions().len() as i64)),
@@ -121,6 +150,8 @@ const TABLE: &[Row] = &[
         "1 while the partition is halted for a reason that a person has to look at."),
     row("sluicegate_partition_lag_records", Partition(lag),
         "Records between the ledger and the end of the partition."),
+    row("sluicegate_partition_lag_seconds", Behind,
+        "How long the next record has waited since its timestamp; until it has been read, counted from the last one that was written. 0 at the end."),
     row("sluicegate_partition_ledger_offset", Partition(|p| offsets(p).0),
         "The next offset by the ledger: everything before it is in PostgreSQL."),
     row("sluicegate_partition_end_offset", Partition(|p| offsets(p).1),
@@ -147,12 +178,51 @@ const TABLE: &[Row] = &[
         "Always 1; the version is a label."),
 ];
 
+/// Names that a replaced program gave, for what has another name above as well.
+#[rustfmt::skip]
+const FORMER: &[Row] = &[
+    row("uptime_seconds", gauged(|p| p.uptime_seconds),
+        "How long the process has run."),
+    row("consumer_messages_received", Count(|t| t.consumed.get()),
+        "As kafka_messages_consumed_total."),
+    row("consumer_commits", Count(|t| t.groups.get()),
+        "Transactions that moved the ledger: as sluicegate_groups_written_total."),
+    row("writer_inserts", Outcome("inserted"),
+        "As sluicegate_outcomes_total with this outcome, as the next two."),
+    row("writer_updates", Outcome("updated"),
+        "Records that changed a row."),
+    row("writer_deletes", Outcome("deleted"),
+        "Records that deleted a row."),
+    row("processor_batch_processing_time", Seconds(|t| &t.batch_seconds),
+        "In seconds: as sluicegate_batch_duration_seconds."),
+    row("processor_queue_size", Level(|t| Some(t.batches_waiting.get())),
+        "As sluicegate_batches_waiting."),
+    row("error_handler_errors", Count(|t| t.source_errors.get() + t.write_errors.get()),
+        "Errors of Kafka's client and of PostgreSQL together."),
+    row("error_handler_retries", Count(|t| t.retried.get()),
+        "As sluicegate_transactions_retried_total."),
+    row("error_handler_dead_letters", Count(|t| t.set_aside.get()),
+        "As sluicegate_letters_total."),
+];
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    TABLE.iter().chain(FORMER)
+}
+
 fn is_halted(partition: &PartitionTrack) -> bool {
     matches!(partition.state(), PartitionState::Halted(_))
 }
 
+fn behind_s(partition: &PartitionTrack) -> Option<f64> {
+    Some(partition.behind_ms(now_ms())? as f64 / 1e3)
+}
+
 fn known_lag(track: &Track) -> Option<i64> {
     track.partitions().iter().filter_map(|(_, partition)| lag(partition)).reduce(|sum, lag| sum + lag)
+}
+
+fn now_ms() -> i64 {
+    UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as i64
 }
 
 /// The registry, and the way to its text.
@@ -164,7 +234,7 @@ impl Metrics {
     pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
     pub fn new(tracks: &[Arc<Track>]) -> Metrics {
-        let descs = TABLE.iter().map(|row| {
+        let descs = rows().map(|row| {
             let labels = row.read.labels().iter().map(ToString::to_string).collect();
             Desc::new(row.name.into(), row.help.into(), labels, HashMap::new()).expect("a name of the table is valid")
         });
@@ -194,8 +264,7 @@ impl Collector for Tracks {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let process = Process::look();
-        TABLE
-            .iter()
+        rows()
             .map(|row| {
                 let mut family = MetricFamily::default();
                 family.set_name(row.name.into());
@@ -225,6 +294,31 @@ impl Tracks {
                         let labels = [&track.flow, &*name.topic, &name.id.to_string()];
                         value(&labels, read(&partition).map(|n| n as f64));
                     }
+                }
+            }
+            Behind => {
+                for track in &self.tracks {
+                    for (name, partition) in track.partitions() {
+                        let labels = [&track.flow, &*name.topic, &name.id.to_string()];
+                        value(&labels, behind_s(&partition));
+                    }
+                }
+            }
+            FlowBehind => {
+                for track in &self.tracks {
+                    let partitions = track.partitions();
+                    let longest = partitions.iter().filter_map(|(_, partition)| behind_s(partition)).reduce(f64::max);
+                    value(&[&track.flow], longest);
+                }
+            }
+            Letters => {
+                for track in &self.tracks {
+                    track.letters().iter().for_each(|(code, n)| value(&[&track.flow, code], Some(*n as f64)));
+                }
+            }
+            Outcome(outcome) => {
+                for track in &self.tracks {
+                    value(&[&track.flow], track.outcomes().get(outcome).map(|n| *n as f64));
                 }
             }
             Dependency => {
@@ -297,17 +391,24 @@ pub fn reference() -> String {
         "# Metrics\n\n`GET /metrics`, in the text format of Prometheus. Generated from the table in \
          `src/ops/metrics.rs`; `UPDATE_EXPECT=1 cargo test --lib ops::metrics` writes it again.\n\n\
          Counters count from the start of the process; `/reset-tracking` does not touch them. A value that is not \
-         known has no sample.\n\n| name | type | labels | meaning |\n| --- | --- | --- | --- |\n",
+         known has no sample. The unit is the end of the name; where it names none, things are counted.\n",
     );
-    for row in TABLE {
-        let kind = match row.read.kind() {
-            MetricType::COUNTER => "counter",
-            MetricType::HISTOGRAM => "histogram",
-            _ => "gauge",
-        };
-        page += &format!("| `{}` | {kind} | {} | {} |\n", row.name, row.read.labels().join(", "), row.help);
+    let sections: [(&str, &[Row]); 2] =
+        [("", TABLE), ("\n## Names of a replaced program\n\nFor what stands above under other names.\n", FORMER)];
+    for (title, table) in sections {
+        page += &format!("{title}\n| name | type | labels | meaning |\n| --- | --- | --- | --- |\n");
+        table.iter().for_each(|row| page += &line(row));
     }
     page
+}
+
+fn line(row: &Row) -> String {
+    let kind = match row.read.kind() {
+        MetricType::COUNTER => "counter",
+        MetricType::HISTOGRAM => "histogram",
+        _ => "gauge",
+    };
+    format!("| `{}` | {kind} | {} | {} |\n", row.name, row.read.labels().join(", "), row.help)
 }
 
 #[cfg(test)]
@@ -341,6 +442,33 @@ mod tests {
     }
 
     #[test]
+    fn time_behind_is_that_of_the_next_record_or_of_the_last_one_written() {
+        let partition = Track::new("status").add_partition(&crate::record::Partition::new("topic", 3));
+        assert_eq!(partition.behind_ms(9_000), None, "the end is not known");
+        partition.end_offset.set(7);
+        assert_eq!(partition.behind_ms(9_000), None, "no record is known");
+        partition.pending_ms.set(5_000);
+        assert_eq!(partition.behind_ms(9_000), Some(4_000));
+        assert_eq!(partition.behind_ms(4_000), Some(0), "a clock that is ahead");
+        (partition.pending_ms.set(-1), partition.written_ms.set(5_500), partition.next_offset.set(6));
+        assert_eq!(partition.behind_ms(9_000), Some(3_500));
+        partition.next_offset.set(7);
+        assert_eq!(partition.behind_ms(9_000), Some(0));
+    }
+
+    #[test]
+    fn letters_have_as_many_series_as_there_are_codes_and_no_more_than_fit() {
+        let track = Track::new("status");
+        (0..60).for_each(|number| track.count_letters(&format!("code.{number:02}"), 2));
+        track.count_letters("code.00", 1);
+        let text = Metrics::new(&[track]).text();
+        let name = "sluicegate_letters_by_reason_total{flow=\"status\",code=";
+        assert!(text.contains(&format!("{name}\"code.00\"}} 3\n")), "{text}");
+        assert!(text.contains(&format!("{name}\"other\"}} 20\n")), "{text}");
+        assert_eq!(text.matches(name).count(), 51);
+    }
+
+    #[test]
     fn what_is_not_known_has_no_sample() {
         let track = Track::new("status");
         let metrics = Metrics::new(std::slice::from_ref(&track));
@@ -360,13 +488,13 @@ mod tests {
     fn a_histogram_counts_what_is_over_its_last_bound() {
         let track = Track::new("status");
         track.write_seconds.record(Duration::from_millis(2));
-        track.write_seconds.record(Duration::from_secs(60));
+        track.write_seconds.record(Duration::from_secs(5000));
         let text = Metrics::new(&[track]).text();
         let name = "database_write_duration_seconds";
         for line in [
             format!("{name}_bucket{{flow=\"status\",le=\"0.001\"}} 0\n"),
             format!("{name}_bucket{{flow=\"status\",le=\"0.0025\"}} 1\n"),
-            format!("{name}_bucket{{flow=\"status\",le=\"30\"}} 1\n"),
+            format!("{name}_bucket{{flow=\"status\",le=\"3600\"}} 1\n"),
             format!("{name}_bucket{{flow=\"status\",le=\"+Inf\"}} 2\n"),
             format!("{name}_count{{flow=\"status\"}} 2\n"),
         ] {
