@@ -13,6 +13,7 @@ use crate::rate::{PER_S_MAX, PER_S_MIN};
 use crate::{ops, produce, run};
 
 pub mod check;
+mod lag;
 mod letters;
 
 /// It ran and did not succeed.
@@ -65,6 +66,7 @@ enum Verb {
         #[arg(long)]
         sync: bool,
     },
+    Lag(lag::Options),
     /// Look at records that were set aside, put them through their flow again, or drop them
     #[command(subcommand)]
     Letters(letters::Letters),
@@ -113,6 +115,7 @@ pub fn main() -> ExitCode {
             let manner = produce::Manner { per_s: rate, one_by_one: sync };
             ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count, manner))
         }
+        Verb::Lag(options) => ended(&settings, &Choice::default(), |config| lag::run(&config, &options)),
         Verb::Letters(verb) => ended(&settings, verb.choice(), |config| letters::run(&config, &verb)),
     }
 }
@@ -139,7 +142,8 @@ fn ended(settings: &Settings, choice: &Choice, verb: impl FnOnce(Config) -> Resu
 
 /// A reader that went away, as `head` does, has seen what it wanted.
 fn say(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+    let mut out = io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[cfg(test)]
