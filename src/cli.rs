@@ -65,6 +65,9 @@ enum Verb {
         /// Wait for each record to be acknowledged before the next one is sent
         #[arg(long)]
         sync: bool,
+        /// Begin a trace with each record: a header traceparent. Events always have one
+        #[arg(long)]
+        trace: bool,
     },
     Lag(lag::Options),
     /// Look at records that were set aside, put them through their flow again, or drop them
@@ -111,8 +114,8 @@ pub fn main() -> ExitCode {
         Verb::Run { choice, demo_broker } => ended(&settings, &choice, |config| run::run(config, demo_broker)),
         Verb::Check(options) => check::run(&settings, &options),
         Verb::Init { choice } => ended(&settings, &choice, |config| run::init(&config)),
-        Verb::Produce { flow, count, rate, sync } => {
-            let manner = produce::Manner { per_s: rate, one_by_one: sync };
+        Verb::Produce { flow, count, rate, sync, trace } => {
+            let manner = produce::Manner { per_s: rate, one_by_one: sync, is_traced: trace };
             ended(&settings, &Choice::default(), |config| produce::produce(&config, &flow, count, manner))
         }
         Verb::Lag(options) => ended(&settings, &Choice::default(), |config| lag::run(&config, &options)),

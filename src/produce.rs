@@ -10,6 +10,7 @@ use crate::kafka::Producer;
 use crate::ops::{Sent, TestData};
 use crate::progress::Progress;
 use crate::rate::Rate;
+use crate::trace::{self, Trace};
 use crate::track::Track;
 
 /// Progress is told every so many records.
@@ -26,6 +27,8 @@ pub struct Manner {
     pub per_s: Option<f64>,
     /// Each waits until the one before it is acknowledged, or is not going to be.
     pub one_by_one: bool,
+    /// Each begins a trace, which is in its headers.
+    pub is_traced: bool,
 }
 
 /// Sends records `0..count`, spread over the partitions in turn, and waits for each to be acknowledged.
@@ -62,7 +65,11 @@ fn send(
         let key = sample.key(number);
         // A key says where a record goes; without one it is its turn that does.
         let partition = key.is_none().then_some((number % partitions) as i32);
-        producer.send_with(partition, key.as_deref().map(str::as_bytes), &payload, &sample.headers(number))?;
+        let mut headers = sample.headers(number);
+        if manner.is_traced && !headers.iter().any(|(name, _)| *name == trace::HEADER) {
+            headers.push((trace::HEADER, Trace::begin(name).to_string()));
+        }
+        producer.send_with(partition, key.as_deref().map(str::as_bytes), &payload, &headers)?;
         while manner.one_by_one && producer.answered() <= number {
             std::thread::park_timeout(LOOK_EVERY);
         }

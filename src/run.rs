@@ -14,10 +14,11 @@ use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Publisher, Start};
 use crate::letters::Letters;
 use crate::letters::service::{LettersOverHttp, patience};
 use crate::ops::service::WAITING_THREADS;
-use crate::ops::{Api, Server, Service, Stats};
+use crate::ops::{Api, Server, Service, Stats, otlp};
 use crate::outlet::Outlet;
 use crate::pg::{Database, SessionOptions};
 use crate::produce::ByRequest;
+use crate::trace::Courses;
 use crate::track::{Side, Track};
 
 /// Two of them stay free for health and metrics.
@@ -48,6 +49,7 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     stop_on_signals(stopper)?;
 
     let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
+    let spans = collect_spans(&config, &tracks, &clock, &stop);
     let test_data = ByRequest { config: config.clone(), tracks: tracks.clone() };
     let for_callers = outlet(&config, CALLERS_PATIENCE)?;
     let api = Api::new(tracks.clone(), Arc::new(test_data), services(&config, &tracks, for_callers.as_ref())?);
@@ -83,11 +85,22 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
         }
     }
     server.stop(by.saturating_sub(clock.now()));
+    spans.map(|spans| spans.join(&clock, by));
     drop(demo);
     log::info!("stopped");
     // Threads that outlived the deadline, and librdkafka's own, are not waited for.
     #[allow(clippy::disallowed_methods)]
     std::process::exit(0)
+}
+
+/// A thread that tells the collector what batches go through, where there is one.
+fn collect_spans(config: &Config, tracks: &[Arc<Track>], clock: &Clock, stop: &Stop) -> Option<Thread<()>> {
+    let endpoint = config.tracing.otlp_endpoint.clone()?;
+    let (to, courses) = crossbeam_channel::bounded(otlp::WAITING_MAX);
+    let told = Arc::new(Courses { to, ratio: config.tracing.sample_ratio });
+    tracks.iter().for_each(|track| drop(track.courses.set(told.clone())));
+    let stop = stop.clone();
+    Some(clock.spawn("spans".to_owned(), move || otlp::send_all(&endpoint, &courses, &stop)))
 }
 
 /// A publisher for all flows that have something to tell, where there are such. What is not acknowledged within `patience`

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::fault::Cause;
 use crate::record::Partition;
+use crate::trace::Courses;
 
 /// Each code is a series in whatever stores metrics. A code is a word of ours or an SQLSTATE: no flow comes near this.
 const LETTER_CODES_MAX: usize = 50;
@@ -212,6 +213,11 @@ pub struct Track {
     pub lock_wait_seconds: Timing,
     /// Messages of the outbox that Kafka has acknowledged.
     pub published: Counter,
+    /// Batches whose spans a collector took, and those whose it did not get.
+    pub spans_exported: Counter,
+    pub spans_dropped: Counter,
+    /// Where to tell of what a batch went through, where somebody wants to know.
+    pub courses: OnceLock<Arc<Courses>>,
     /// How long the oldest message of the outbox had waited when it was last looked at.
     pub outbox_age_s: Level,
     /// Committed records by what they came to, in the flow's own words.
@@ -254,6 +260,9 @@ impl Track {
             batch_seconds: Timing::new(),
             lock_wait_seconds: Timing::new(),
             published: Counter::default(),
+            spans_exported: Counter::default(),
+            spans_dropped: Counter::default(),
+            courses: OnceLock::new(),
             outbox_age_s: Level::default(),
             outcomes: Mutex::default(),
             letters: Mutex::default(),

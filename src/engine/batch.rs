@@ -11,6 +11,7 @@ use crossbeam_channel::Sender;
 use super::Outcome;
 use crate::fault::{Cause, Fault};
 use crate::record::{Partition, Record};
+use crate::trace::{LINKS_MAX, LOOKS_MAX, Trace};
 
 /// A buffer of what a flow made of records. One decoded record adds one row or none.
 pub trait Rows: Default + Send + 'static {
@@ -106,12 +107,16 @@ pub struct Batch<R> {
     pub opened_at: Duration,
     /// When it was full, or old enough, to be handed over; zero before.
     pub closed_at: Duration,
+    /// When a writer took it.
+    pub taken_at: Duration,
     /// Spent on waiting for more records once the first was there, and on making rows of them.
     pub polling: Duration,
     pub decoding: Duration,
     /// The timestamps of its first and its last record.
     pub first_ms: Option<i64>,
     pub last_ms: Option<i64>,
+    /// Where courses are told of: the traces of its first records that somebody collects.
+    pub links: Vec<Trace>,
 }
 
 impl<R: Rows> Batch<R> {
@@ -126,10 +131,12 @@ impl<R: Rows> Batch<R> {
             letter_bytes: 0,
             opened_at: Duration::ZERO,
             closed_at: Duration::ZERO,
+            taken_at: Duration::ZERO,
             polling: Duration::ZERO,
             decoding: Duration::ZERO,
             first_ms: None,
             last_ms: None,
+            links: Vec::new(),
         }
     }
 
@@ -143,6 +150,7 @@ impl<R: Rows> Batch<R> {
         self.letter_bytes = 0;
         (self.closed_at, self.polling, self.decoding) = Default::default();
         (self.first_ms, self.last_ms) = (None, None);
+        self.links.clear();
     }
 
     /// Some of the rows by themselves, as the search for a bad one writes them.
@@ -196,6 +204,13 @@ impl<R: Rows> Batch<R> {
         }
         self.next = record.offset + 1;
         Ok(())
+    }
+
+    /// Remembers the trace of a record, as long as it is one of the first.
+    pub fn link(&mut self, record: &Record<'_>) {
+        if self.records() < LOOKS_MAX && self.links.len() < LINKS_MAX {
+            self.links.extend(Trace::of(record.headers).filter(|trace| trace.is_sampled));
+        }
     }
 
     /// Nothing comes before this offset any more: what is between was never for us, as markers of

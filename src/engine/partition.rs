@@ -99,6 +99,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         let (mut seen, mut early_ms) = (0, None);
         // The clock is read for each take, not for each record.
         let (was_empty, asked_at, mut shown_at) = (filling.is_empty(), clock.now(), None);
+        let has_links = self.track.courses.get().is_some();
         let taken = self.lane.take(room.max(1), bytes, wait, &mut |record| {
             if record.offset < filling.next {
                 return Ok(Seen::Taken); // from before the lane's position: applied already
@@ -112,6 +113,9 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 (filling.opened_at, filling.first_ms) = (shown_at, record.timestamp_ms);
             }
             filling.last_ms = record.timestamp_ms;
+            if has_links {
+                filling.link(record);
+            }
             seen += 1;
             match refused.get(&record.offset) {
                 None => filling.add(record, |record, rows| sink.decode(record, rows)),
