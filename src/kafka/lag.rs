@@ -39,7 +39,8 @@ impl Lag {
     pub fn new(brokers: &str, options: &BTreeMap<String, String>, patience: Duration) -> Result<Lag, Cause> {
         let mut config = client_config(brokers);
         config.extend(options.clone());
-        // It has no group. The rest keeps a record of each partition from being many.
+        // The client wants the name of a group; as it neither joins nor commits, there is no such group. The rest keeps one
+        // record of each partition from being many.
         config
             .set("group.id", "sluicegate lag")
             .set("enable.auto.commit", "false")
