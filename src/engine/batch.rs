@@ -90,6 +90,23 @@ impl Claim {
     }
 }
 
+/// What a batch went through so far.
+#[derive(Default)]
+pub struct Marks {
+    /// When it was full, or old enough, to be handed over; zero before.
+    pub closed_at: Duration,
+    /// When a writer took it.
+    pub taken_at: Duration,
+    /// Spent on waiting for more records once the first was there, and on making rows of them.
+    pub polling: Duration,
+    pub decoding: Duration,
+    /// The timestamps of its first and its last record.
+    pub first_ms: Option<i64>,
+    pub last_ms: Option<i64>,
+    /// Where courses are told of: the traces of its first records that somebody collects.
+    pub links: Vec<Trace>,
+}
+
 /// Rows of one partition and the span of offsets that they cover: the ledger goes from `first` to `next`
 /// in the transaction that writes them.
 pub struct Batch<R> {
@@ -105,18 +122,8 @@ pub struct Batch<R> {
     letter_bytes: usize,
     /// When the first record came, on the engine's clock.
     pub opened_at: Duration,
-    /// When it was full, or old enough, to be handed over; zero before.
-    pub closed_at: Duration,
-    /// When a writer took it.
-    pub taken_at: Duration,
-    /// Spent on waiting for more records once the first was there, and on making rows of them.
-    pub polling: Duration,
-    pub decoding: Duration,
-    /// The timestamps of its first and its last record.
-    pub first_ms: Option<i64>,
-    pub last_ms: Option<i64>,
-    /// Where courses are told of: the traces of its first records that somebody collects.
-    pub links: Vec<Trace>,
+    /// What those want to know who watch. Apart, because a batch is moved often.
+    pub marks: Box<Marks>,
 }
 
 impl<R: Rows> Batch<R> {
@@ -130,13 +137,7 @@ impl<R: Rows> Batch<R> {
             letters: Vec::new(),
             letter_bytes: 0,
             opened_at: Duration::ZERO,
-            closed_at: Duration::ZERO,
-            taken_at: Duration::ZERO,
-            polling: Duration::ZERO,
-            decoding: Duration::ZERO,
-            first_ms: None,
-            last_ms: None,
-            links: Vec::new(),
+            marks: Box::default(),
         }
     }
 
@@ -148,9 +149,9 @@ impl<R: Rows> Batch<R> {
         self.offsets.clear();
         self.letters.clear();
         self.letter_bytes = 0;
-        (self.closed_at, self.polling, self.decoding) = Default::default();
-        (self.first_ms, self.last_ms) = (None, None);
-        self.links.clear();
+        let Marks { links, .. } = std::mem::take(&mut *self.marks);
+        self.marks.links = links;
+        self.marks.links.clear();
     }
 
     /// Some of the rows by themselves, as the search for a bad one writes them.
@@ -208,8 +209,8 @@ impl<R: Rows> Batch<R> {
 
     /// Remembers the trace of a record, as long as it is one of the first.
     pub fn link(&mut self, record: &Record<'_>) {
-        if self.records() < LOOKS_MAX && self.links.len() < LINKS_MAX {
-            self.links.extend(Trace::of(record.headers).filter(|trace| trace.is_sampled));
+        if self.records() < LOOKS_MAX && self.marks.links.len() < LINKS_MAX {
+            self.marks.links.extend(Trace::of(record.headers).filter(|trace| trace.is_sampled));
         }
     }
 

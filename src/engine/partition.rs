@@ -110,9 +110,9 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             }
             let shown_at = *shown_at.get_or_insert_with(|| clock.now());
             if filling.is_empty() {
-                (filling.opened_at, filling.first_ms) = (shown_at, record.timestamp_ms);
+                (filling.opened_at, filling.marks.first_ms) = (shown_at, record.timestamp_ms);
             }
-            filling.last_ms = record.timestamp_ms;
+            filling.marks.last_ms = record.timestamp_ms;
             if has_links {
                 filling.link(record);
             }
@@ -130,11 +130,11 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         }
         let now = self.clock.now();
         if !was_empty {
-            self.filling.polling += shown_at.unwrap_or(now).saturating_sub(asked_at);
+            self.filling.marks.polling += shown_at.unwrap_or(now).saturating_sub(asked_at);
         }
-        self.filling.decoding += shown_at.map_or(Duration::ZERO, |shown_at| now.saturating_sub(shown_at));
+        self.filling.marks.decoding += shown_at.map_or(Duration::ZERO, |shown_at| now.saturating_sub(shown_at));
         if was_empty && !self.in_flight {
-            self.place.pending_ms.set(self.filling.first_ms.unwrap_or(-1));
+            self.place.pending_ms.set(self.filling.marks.first_ms.unwrap_or(-1));
         }
         self.track.consumed.add(seen);
         self.place.ahead.add(seen as i64);
@@ -184,8 +184,8 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
     fn hand_over(&mut self, by: Option<Duration>) -> Result<(), End> {
         self.place.asking.set(0);
         let _ = failpoint::reach(Point::Fetched);
-        if self.filling.closed_at.is_zero() {
-            self.filling.closed_at = self.clock.now();
+        if self.filling.marks.closed_at.is_zero() {
+            self.filling.marks.closed_at = self.clock.now();
         }
         self.await_receipt(by)?;
         if self.in_flight {
@@ -265,8 +265,8 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 let batch = receipt.batch;
                 self.place.ahead.add(-((batch.offsets.len() + batch.letters.len()) as i64));
                 self.place.next_offset.set(batch.next);
-                self.place.written_ms.set(batch.last_ms.unwrap_or(-1));
-                self.place.pending_ms.set(self.filling.first_ms.unwrap_or(-1));
+                batch.marks.last_ms.into_iter().for_each(|last_ms| self.place.written_ms.set(last_ms));
+                self.place.pending_ms.set(self.filling.marks.first_ms.unwrap_or(-1));
                 // Remembered until written: the next batch may be refused for another record of the same span.
                 self.refused = self.refused.split_off(&batch.next);
                 self.spare = Some(batch);

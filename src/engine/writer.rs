@@ -94,8 +94,8 @@ impl<S: Sink> Writer<S> {
         self.track.batches_waiting.add(-(batches.len() as i64));
         let now = self.clock.now();
         for batch in &mut batches {
-            batch.taken_at = now;
-            self.track.queue_seconds.record(now.saturating_sub(batch.closed_at));
+            batch.marks.taken_at = now;
+            self.track.queue_seconds.record(now.saturating_sub(batch.marks.closed_at));
         }
         Some((batches, replies))
     }
@@ -186,10 +186,10 @@ impl<S: Sink> Writer<S> {
     /// What a batch that was written took on its way.
     fn measure(&self, batch: &Batch<S::Rows>, written: &Written) {
         let (track, now_ms) = (&self.track, self.clock.unix_ms());
-        track.poll_seconds.record(batch.polling);
-        track.decode_seconds.record(batch.decoding);
+        track.poll_seconds.record(batch.marks.polling);
+        track.decode_seconds.record(batch.marks.decoding);
         track.batch_seconds.record(written.done.saturating_sub(batch.opened_at));
-        if let Some(first_ms) = batch.first_ms.and_then(|first_ms| u64::try_from(first_ms).ok()) {
+        if let Some(first_ms) = batch.marks.first_ms.and_then(|first_ms| u64::try_from(first_ms).ok()) {
             track.end_to_end_seconds.record(Duration::from_millis(now_ms.saturating_sub(first_ms)));
         }
         let wants = |courses: &&Arc<Courses>| courses.wants(batch.partition(), batch.first);
@@ -204,14 +204,14 @@ impl<S: Sink> Writer<S> {
             rows: batch.rows.len(),
             letters: batch.letters.len(),
             opened_ms: moment(batch.opened_at),
-            closed_ms: moment(batch.closed_at),
-            taken_ms: moment(batch.taken_at),
+            closed_ms: moment(batch.marks.closed_at),
+            taken_ms: moment(batch.marks.taken_at),
             began_ms: moment(written.began),
             done_ms: moment(written.done),
-            polling: batch.polling,
-            decoding: batch.decoding,
+            polling: batch.marks.polling,
+            decoding: batch.marks.decoding,
             commit: written.commit,
-            links: batch.links.clone(),
+            links: batch.marks.links.clone(),
         });
     }
 }

@@ -454,7 +454,9 @@ mod tests {
         partition.pending_ms.set(5_000);
         assert_eq!(partition.behind_ms(9_000), Some(4_000));
         assert_eq!(partition.behind_ms(4_000), Some(0), "a clock that is ahead");
-        (partition.pending_ms.set(-1), partition.written_ms.set(5_500), partition.next_offset.set(6));
+        partition.pending_ms.set(-1);
+        partition.written_ms.set(5_500);
+        partition.next_offset.set(6);
         assert_eq!(partition.behind_ms(9_000), Some(3_500));
         partition.next_offset.set(7);
         assert_eq!(partition.behind_ms(9_000), Some(0));
