@@ -15,6 +15,7 @@ use crate::rate::{PER_S_MAX, PER_S_MIN};
 use crate::{ops, produce, run};
 
 pub mod check;
+mod lag;
 mod letters;
 
 /// It ran and did not succeed.
@@ -76,7 +77,11 @@ enum Verb {
         /// goes on until a signal where neither count nor duration is given
         #[arg(long)]
         serve: bool,
+        /// Begin a trace with each record: a header traceparent. Events always have one
+        #[arg(long)]
+        trace: bool,
     },
+    Lag(lag::Options),
     /// Look at records that were set aside, put them through their flow again, or drop them
     #[command(subcommand)]
     Letters(letters::Letters),
@@ -129,8 +134,8 @@ pub fn main() -> ExitCode {
         Verb::Run { choice, demo_broker } => ended(&settings, &choice, |config| run::run(config, demo_broker)),
         Verb::Check(options) => check::run(&settings, &options),
         Verb::Init { choice } => ended(&settings, &choice, |config| run::init(&config)),
-        Verb::Produce { flow, count, duration, rate, keys, sync, serve } => {
-            let manner = produce::Manner { per_s: rate, one_by_one: sync, keys };
+        Verb::Produce { flow, count, duration, rate, keys, sync, serve, trace } => {
+            let manner = produce::Manner { per_s: rate, one_by_one: sync, keys, is_traced: trace };
             let extent = produce::Extent { count, duration };
             let port = serve.then_some(produce::PORT_USUAL);
             done(settings.load_with_port(&Choice::default(), port), |config| match serve {
@@ -138,6 +143,7 @@ pub fn main() -> ExitCode {
                 false => produce::produce(&config, &flow, extent, manner),
             })
         }
+        Verb::Lag(options) => ended(&settings, &Choice::default(), |config| lag::run(&config, &options)),
         Verb::Letters(verb) => ended(&settings, verb.choice(), |config| letters::run(&config, &verb)),
     }
 }
@@ -173,7 +179,8 @@ fn done(loaded: Result<Config, ExitCode>, verb: impl FnOnce(Config) -> Result<()
 
 /// A reader that went away, as `head` does, has seen what it wanted.
 fn say(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+    let mut out = io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

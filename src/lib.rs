@@ -24,4 +24,5 @@ pub mod rate;
 pub mod record;
 #[cfg(feature = "clients")]
 pub mod run;
+pub mod trace;
 pub mod track;

@@ -13,6 +13,7 @@ use crate::ops::{Api, Sent, Server, TestData};
 use crate::progress::Progress;
 use crate::rate::Rate;
 use crate::run::{EXIT_SLACK, HTTP_THREADS, stop_on_signals};
+use crate::trace::{self, Trace};
 use crate::track::{Side, Track};
 
 /// Where a producer of its own shows its metrics, unless somebody says otherwise.
@@ -35,6 +36,8 @@ pub struct Manner {
     pub one_by_one: bool,
     /// So many keys at once, where records have keys.
     pub keys: Option<u64>,
+    /// Each begins a trace, which is in its headers.
+    pub is_traced: bool,
 }
 
 /// How many records, and for how long: whichever is reached first. Without both there is no end.
@@ -111,7 +114,10 @@ impl Run<'_> {
             let key = sample.key(sent);
             // A key says where a record goes; without one it is its turn that does.
             let partition = key.is_none().then_some((sent % partitions) as i32);
-            let (key, headers) = (key.as_deref().map(str::as_bytes), sample.headers(sent));
+            let (key, mut headers) = (key.as_deref().map(str::as_bytes), sample.headers(sent));
+            if self.manner.is_traced && !headers.iter().any(|(name, _)| *name == trace::HEADER) {
+                headers.push((trace::HEADER, Trace::begin(self.name).to_string()));
+            }
             let mut may_wait = || {
                 progress(at(sent));
                 self.goes_on()

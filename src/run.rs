@@ -14,10 +14,11 @@ use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Publisher, Start};
 use crate::letters::Letters;
 use crate::letters::service::{LettersOverHttp, patience};
 use crate::ops::service::WAITING_THREADS;
-use crate::ops::{Api, Server, Service, Stats};
+use crate::ops::{Api, Server, Service, Stats, otlp};
 use crate::outlet::Outlet;
 use crate::pg::{Database, SessionOptions};
 use crate::produce::{self, ByRequest, Extent, Manner};
+use crate::trace::Courses;
 use crate::track::{Side, Track};
 
 /// Two of them stay free for health and metrics.
@@ -48,6 +49,7 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     stop_on_signals(stopper)?;
 
     let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
+    let spans = collect_spans(&config, &tracks, &clock, &stop);
     let test_data = ByRequest { config: config.clone(), tracks: tracks.clone() };
     let for_callers = outlet(&config, CALLERS_PATIENCE)?;
     let api = Api::new(tracks.clone(), Arc::new(test_data), services(&config, &tracks, for_callers.as_ref())?);
@@ -90,6 +92,7 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
         }
     }
     server.stop(by.saturating_sub(clock.now()));
+    spans.map(|spans| spans.join(&clock, by));
     drop(demo);
     log::info!("stopped");
     // Threads that outlived the deadline, and librdkafka's own, are not waited for.
@@ -108,6 +111,16 @@ fn fed(config: &Config, name: &str, flow: &config::Flow, clock: &Clock, stop: &S
             track.failed(fault.cause());
         }
     })
+}
+
+/// A thread that tells the collector what batches go through, where there is one.
+fn collect_spans(config: &Config, tracks: &[Arc<Track>], clock: &Clock, stop: &Stop) -> Option<Thread<()>> {
+    let endpoint = config.tracing.otlp_endpoint.clone()?;
+    let (to, courses) = crossbeam_channel::bounded(otlp::WAITING_MAX);
+    let told = Arc::new(Courses { to, ratio: config.tracing.sample_ratio });
+    tracks.iter().for_each(|track| drop(track.courses.set(told.clone())));
+    let stop = stop.clone();
+    Some(clock.spawn("spans".to_owned(), move || otlp::send_all(&endpoint, &courses, &stop)))
 }
 
 /// A publisher for all flows that have something to tell, where there are such. What is not acknowledged within `patience`
@@ -299,7 +312,8 @@ fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F, track: Ar
     let sessions_max = flow_config.writers as u32 + SPARE_SESSIONS;
     let name = format!("sluicegate {}", flow.name());
     let database = database(config, &name, &options(config, flow_config), sessions_max)?;
-    let owner = format!("process {}", std::process::id());
+    let (owner, sessions) = (format!("process {}", std::process::id()), database.clone());
+    track.ask_for_sessions(move || sessions.sessions_open());
     Ok(Apply::new(flow, database, owner, flow_config.exactly_once, track))
 }
 

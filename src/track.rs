@@ -3,11 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
 use crate::fault::Cause;
 use crate::record::Partition;
+use crate::trace::Courses;
+
+/// Each code is a series in whatever stores metrics. A code is a word of ours or an SQLSTATE: no flow comes near this.
+const LETTER_CODES_MAX: usize = 50;
+const OTHER: &str = "other";
 
 /// Counters that only grow.
 #[derive(Default, Debug)]
@@ -50,8 +55,12 @@ pub struct Timing {
 }
 
 impl Timing {
-    pub const BOUNDS_S: [f64; 16] =
-        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+    /// From the decoding of a few records to a record that waited for hours.
+    #[rustfmt::skip]
+    pub const BOUNDS_S: [f64; 21] = [
+        0.0001, 0.0003, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+        60.0, 300.0, 3600.0,
+    ];
 
     fn new() -> Self {
         Timing {
@@ -112,12 +121,29 @@ pub struct PartitionTrack {
     pub read_offset: Level,
     /// 1 while the thread asks for records, 0 while it waits for a writer.
     pub asking: Level,
+    /// The timestamp of the oldest record that is read and not written, and of the last one that is written; -1 where
+    /// there is none. In milliseconds since 1970.
+    pub pending_ms: Level,
+    pub written_ms: Level,
 }
 
 impl PartitionTrack {
     /// Records between the ledger and the end.
     pub fn lag(&self) -> i64 {
         (self.end_offset.get() - self.next_offset.get()).max(0)
+    }
+
+    /// How long the record that comes next has waited by now, in milliseconds. While none of those that wait has been read,
+    /// it is counted from the last one that was written: it waits no longer than that. None where neither is known.
+    pub fn behind_ms(&self, now_ms: i64) -> Option<i64> {
+        let known = |at_ms: i64| (at_ms >= 0).then_some(at_ms);
+        let since_ms = match known(self.pending_ms.get()) {
+            Some(at_ms) => at_ms,
+            None if self.end_offset.get() < 0 => return None,
+            None if self.lag() == 0 => now_ms,
+            None => known(self.written_ms.get())?,
+        };
+        Some((now_ms - since_ms).max(0))
     }
 
     pub fn state(&self) -> PartitionState {
@@ -167,6 +193,18 @@ pub struct Track {
     pub groups: Counter,
     pub active_writers: Level,
     pub batches_waiting: Level,
+    /// Handed over and without a receipt, those that wait included.
+    pub batches_in_flight: Level,
+    /// Of one batch: its partition's wait for more records, once it has the first.
+    pub poll_seconds: Timing,
+    /// Of one batch: from records to rows.
+    pub decode_seconds: Timing,
+    /// Of one batch: from its close until a writer takes it.
+    pub queue_seconds: Timing,
+    /// One transaction's COMMIT.
+    pub commit_seconds: Timing,
+    /// Of one batch: from the timestamp of its first record to its receipt.
+    pub end_to_end_seconds: Timing,
     /// One transaction, from begin to the answer to commit.
     pub write_seconds: Timing,
     /// From the first record of a batch to its receipt.
@@ -175,6 +213,11 @@ pub struct Track {
     pub lock_wait_seconds: Timing,
     /// Messages of the outbox that Kafka has acknowledged.
     pub published: Counter,
+    /// Batches whose spans a collector took, and those whose it did not get.
+    pub spans_exported: Counter,
+    pub spans_dropped: Counter,
+    /// Where to tell of what a batch went through, where somebody wants to know.
+    pub courses: OnceLock<Arc<Courses>>,
     /// How long the oldest message of the outbox had waited when it was last looked at.
     pub outbox_age_s: Level,
     /// Keys that one of their records holds back, the records that are parked behind those, and how long the oldest has
@@ -184,6 +227,10 @@ pub struct Track {
     pub held_oldest_s: Level,
     /// Committed records by what they came to, in the flow's own words.
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
+    /// Letters by the code of their reason.
+    letters: Mutex<BTreeMap<String, u64>>,
+    /// Asks the pool how many sessions it has open.
+    sessions: OnceLock<Box<dyn Fn() -> u32 + Send + Sync>>,
     trouble: Mutex<[Option<Cause>; 2]>,
     last_error: Mutex<Option<(SystemTime, Cause)>>,
     joined: AtomicBool,
@@ -208,15 +255,26 @@ impl Track {
             groups: Counter::default(),
             active_writers: Level::default(),
             batches_waiting: Level::default(),
+            batches_in_flight: Level::default(),
+            poll_seconds: Timing::new(),
+            decode_seconds: Timing::new(),
+            queue_seconds: Timing::new(),
+            commit_seconds: Timing::new(),
+            end_to_end_seconds: Timing::new(),
             write_seconds: Timing::new(),
             batch_seconds: Timing::new(),
             lock_wait_seconds: Timing::new(),
             published: Counter::default(),
+            spans_exported: Counter::default(),
+            spans_dropped: Counter::default(),
+            courses: OnceLock::new(),
             outbox_age_s: Level::default(),
             held_keys: Level::default(),
             parked_records: Level::default(),
             held_oldest_s: Level::default(),
             outcomes: Mutex::default(),
+            letters: Mutex::default(),
+            sessions: OnceLock::new(),
             trouble: Mutex::new([None, None]),
             last_error: Mutex::new(None),
             joined: AtomicBool::new(false),
@@ -239,6 +297,26 @@ impl Track {
 
     pub fn outcomes(&self) -> BTreeMap<&'static str, u64> {
         lock(&self.outcomes).clone()
+    }
+
+    /// So many more letters of this reason. Beyond `LETTER_CODES_MAX` codes, those that are new count as `other`.
+    pub fn count_letters(&self, code: &str, count: u64) {
+        let mut letters = lock(&self.letters);
+        let is_room = letters.len() < LETTER_CODES_MAX || letters.contains_key(code);
+        *letters.entry(if is_room { code } else { OTHER }.to_owned()).or_default() += count;
+    }
+
+    pub fn letters(&self) -> BTreeMap<String, u64> {
+        lock(&self.letters).clone()
+    }
+
+    /// Whom to ask for the number of open sessions. Said once.
+    pub fn ask_for_sessions(&self, ask: impl Fn() -> u32 + Send + Sync + 'static) {
+        let _ = self.sessions.set(Box::new(ask));
+    }
+
+    pub fn sessions(&self) -> Option<u32> {
+        self.sessions.get().map(|ask| ask())
     }
 
     /// A dependency fails: it stays in trouble until `recovered`, and health says so.
@@ -283,6 +361,8 @@ impl Track {
             ahead: Level::default(),
             read_offset: Level::default(),
             asking: Level::default(),
+            pending_ms: Level(AtomicI64::new(-1)),
+            written_ms: Level(AtomicI64::new(-1)),
         });
         self.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), track.clone());
         track

@@ -318,6 +318,7 @@ fn metrics_are_what_a_scraper_takes() {
     let world = world();
     world.track.write_seconds.record(Duration::from_millis(3));
     world.track.write_seconds.record(Duration::from_secs(90));
+    ["inserted", "updated", "deleted"].iter().for_each(|outcome| world.track.count(outcome, 3));
     world.track.troubled(Side::Source, &Cause::new("x", "y"));
     let answer = get(world.addr, "/metrics");
     assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4"));
@@ -330,12 +331,25 @@ fn metrics_are_what_a_scraper_takes() {
         ("kafka_messages_consumed_total", "counter"),
         ("kafka_consumer_errors_total", "counter"),
         ("application_active_workers", "gauge"),
+        // And another former system's.
+        ("consumer_messages_received", "counter"),
+        ("consumer_commits", "counter"),
+        ("writer_inserts", "counter"),
+        ("writer_updates", "counter"),
+        ("writer_deletes", "counter"),
+        ("processor_batch_processing_time", "histogram"),
+        ("processor_queue_size", "gauge"),
+        ("error_handler_errors", "counter"),
+        ("error_handler_retries", "counter"),
+        ("error_handler_dead_letters", "counter"),
     ] {
         assert_eq!(metrics.kinds.get(name).map(String::as_str), Some(kind), "{name}");
         let name = if kind == "histogram" { format!("{name}_count") } else { name.to_string() };
         assert!(metrics.value(&name, &status).is_some(), "{name}");
     }
     assert_eq!(metrics.value("database_write_duration_seconds_count", &status), Some(2.0));
+    assert_eq!(metrics.value("writer_deletes", &status), Some(3.0));
+    assert!(metrics.value("uptime_seconds", &[]).is_some_and(|seconds| seconds >= 0.0));
     assert_eq!(metrics.value("sluicegate_ready", &[]), Some(0.0));
     for (dependency, up) in [("kafka", 0.0), ("postgres", 1.0)] {
         let labels = [("flow", "status"), ("dependency", dependency)];

@@ -169,7 +169,7 @@ fn measure(stage: &Stage, options: &Options) -> Results {
     };
     if options.wants(Part::Cdc) {
         let runs = cdc::measure(stage, &load, options.rounds);
-        results.cdc = Some(Changes { load, runs });
+        results.cdc = Some(Changes { load: load.clone(), runs });
     }
     let load = Load {
         rows: options.tickets,

@@ -189,7 +189,7 @@ fn show(letters: &letters::Letters, id: i64, json: bool) -> Result<(), Failure> 
 }
 
 fn page(whole: &Whole) -> String {
-    let Whole { line, record_timestamp, settled_at, key, headers, payload, history } = whole;
+    let Whole { line, record_timestamp, settled_at, key, trace_id, span_id, headers, payload, history } = whole;
     let none = || "none".to_owned();
     let content = |content: &Option<Content>| content.as_ref().map_or_else(none, shown);
     let mut fields = vec![
@@ -206,6 +206,8 @@ fn page(whole: &Whole) -> String {
         ("tries".to_owned(), line.tries.to_string()),
         ("key".to_owned(), content(key)),
     ];
+    let ids = [("trace id", trace_id), ("span id", span_id)];
+    fields.extend(ids.into_iter().filter_map(|(name, id)| Some((name.to_owned(), id.clone()?))));
     fields.extend(headers.iter().map(|header| (format!("header {}", header.name), content(&header.value))));
     fields.push(("payload".to_owned(), content(payload)));
     let entries: Vec<serde_json::Value> = serde_json::from_str(history.get()).unwrap_or_default();

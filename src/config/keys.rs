@@ -6,7 +6,9 @@
 use std::sync::LazyLock;
 
 use super::handlers::path;
-use super::kind::{Kind, broker, column_name, extra, host, mask, not_empty, pattern, regex, sqlstate, table, topic};
+use super::kind::{
+    Kind, broker, collector, column_name, extra, host, mask, not_empty, pattern, regex, sqlstate, table, topic,
+};
 use super::options;
 
 /// What counts when nobody says anything.
@@ -77,6 +79,10 @@ const SHARED: &[Row] = &[
         "The least important messages to log, to standard error."),
     row("logging.format", Kind::Word(&["text", "json"]), Is("text"), &["LOG_FORMAT"],
         "Lines for people, or one JSON object a line."),
+    row("tracing.otlp_endpoint", Kind::Text(collector), Unset, &[],
+        "A collector of OpenTelemetry that gets spans as JSON over HTTP, such as http://localhost:4318. Without it there are none."),
+    row("tracing.sample_ratio", Kind::Ratio, Is("0.01"), &[],
+        "How many of the batches it is told of."),
     row("shutdown_timeout_ms", Kind::Millis { min: 100, max: HOUR }, Is("5000"), &[],
         "How long the first signal may drain what is in flight. A second signal exits at once."),
 ];

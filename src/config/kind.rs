@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value};
 
 use super::handlers;
+use crate::ops::otlp::Endpoint;
 use crate::pg::url::Target;
 
 /// Why a value cannot be used, and what to do about it. Neither half repeats the value: it may be secret.
@@ -44,6 +45,8 @@ pub enum Kind {
         min: u64,
         max: u64,
     },
+    /// From 0 to 1.
+    Ratio,
     List(Rule),
     Map(PairRule),
     /// What is done with events; see `handlers`.
@@ -89,6 +92,15 @@ impl Kind {
                     _ => return Err(self.wrong(written, "write a number")),
                 };
                 self.integer(&number, *min, *max).map(Value::from)
+            }
+            Kind::Ratio => {
+                let number = match written {
+                    Value::Number(number) => number.as_f64(),
+                    Value::String(text) => text.trim().parse().ok(),
+                    _ => None,
+                };
+                let ratio = number.filter(|ratio| (0.0..=1.0).contains(ratio));
+                ratio.map(Value::from).ok_or_else(|| self.wrong(written, "write 0.1 for one in ten"))
             }
             Kind::List(rule) => {
                 let items = match written {
@@ -192,6 +204,7 @@ impl fmt::Display for Kind {
             Kind::Integer { min, max } => write!(f, "an integer from {min} to {max}"),
             Kind::Millis { min, max } => write!(f, "milliseconds from {min} to {max}"),
             Kind::Bytes { min, max } => write!(f, "bytes from {min} to {max}"),
+            Kind::Ratio => write!(f, "a number from 0 to 1"),
             Kind::List(_) => write!(f, "a list"),
             Kind::Map(_) => write!(f, "pairs of a name and a value"),
             Kind::Handlers => write!(f, "a list of handlers"),
@@ -365,6 +378,11 @@ pub fn broker(text: &str) -> Result<(), Flaw> {
         Ok(1..) => Ok(()),
         _ => flaw("has a broker whose port is not a number from 1 to 65535"),
     }
+}
+
+pub fn collector(text: &str) -> Result<(), Flaw> {
+    let rule = if text.starts_with("https:") { "is https" } else { "is not the address of a collector" };
+    Endpoint::read(text).map(drop).map_err(|cure| Flaw::new(rule, cure))
 }
 
 pub fn host(text: &str) -> Result<(), Flaw> {

@@ -22,6 +22,7 @@ pub use check::{Finding, Findings, Origin};
 pub use docs::example;
 pub use kind::is_pattern;
 
+use crate::ops::otlp::Endpoint;
 use crate::pg::url::Target;
 use check::Effective;
 use handlers::Handler;
@@ -37,6 +38,7 @@ pub struct Config {
     pub postgres: Postgres,
     pub http: Http,
     pub logging: Logging,
+    pub tracing: Tracing,
     #[serde(rename = "shutdown_timeout_ms", deserialize_with = "millis")]
     pub shutdown_timeout: Duration,
     /// By name, the disabled ones too.
@@ -88,6 +90,16 @@ pub struct Logging {
     #[serde(deserialize_with = "level")]
     pub level: log::LevelFilter,
     pub format: Format,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tracing {
+    /// None where nobody collects spans.
+    #[serde(default, deserialize_with = "endpoint")]
+    pub otlp_endpoint: Option<Endpoint>,
+    /// From 0 to 1.
+    pub sample_ratio: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -498,6 +510,11 @@ fn millis<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
 
 fn handlers<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<Handler>, D::Error> {
     handlers::read(&Value::deserialize(value)?).map_err(|_| serde::de::Error::custom("the handlers were not checked"))
+}
+
+fn endpoint<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Endpoint>, D::Error> {
+    let text: Option<String> = Option::deserialize(value)?;
+    text.map(|text| Endpoint::read(&text).map_err(serde::de::Error::custom)).transpose()
 }
 
 fn level<'de, D: Deserializer<'de>>(value: D) -> Result<log::LevelFilter, D::Error> {

@@ -11,6 +11,7 @@ use crossbeam_channel::Sender;
 use super::Outcome;
 use crate::fault::{Cause, Fault};
 use crate::record::{Partition, Record};
+use crate::trace::{LINKS_MAX, LOOKS_MAX, Trace};
 
 /// A buffer of what a flow made of records. One decoded record adds one row or none.
 pub trait Rows: Default + Send + 'static {
@@ -89,6 +90,23 @@ impl Claim {
     }
 }
 
+/// What a batch went through so far.
+#[derive(Default)]
+pub struct Marks {
+    /// When it was full, or old enough, to be handed over; zero before.
+    pub closed_at: Duration,
+    /// When a writer took it.
+    pub taken_at: Duration,
+    /// Spent on waiting for more records once the first was there, and on making rows of them.
+    pub polling: Duration,
+    pub decoding: Duration,
+    /// The timestamps of its first and its last record.
+    pub first_ms: Option<i64>,
+    pub last_ms: Option<i64>,
+    /// Where courses are told of: the traces of its first records that somebody collects.
+    pub links: Vec<Trace>,
+}
+
 /// Rows of one partition and the span of offsets that they cover: the ledger goes from `first` to `next`
 /// in the transaction that writes them.
 pub struct Batch<R> {
@@ -104,6 +122,8 @@ pub struct Batch<R> {
     letter_bytes: usize,
     /// When the first record came, on the engine's clock.
     pub opened_at: Duration,
+    /// What those want to know who watch. Apart, because a batch is moved often.
+    pub marks: Box<Marks>,
 }
 
 impl<R: Rows> Batch<R> {
@@ -117,6 +137,7 @@ impl<R: Rows> Batch<R> {
             letters: Vec::new(),
             letter_bytes: 0,
             opened_at: Duration::ZERO,
+            marks: Box::default(),
         }
     }
 
@@ -128,6 +149,9 @@ impl<R: Rows> Batch<R> {
         self.offsets.clear();
         self.letters.clear();
         self.letter_bytes = 0;
+        let Marks { links, .. } = std::mem::take(&mut *self.marks);
+        self.marks.links = links;
+        self.marks.links.clear();
     }
 
     /// Some of the rows by themselves, as the search for a bad one writes them.
@@ -181,6 +205,13 @@ impl<R: Rows> Batch<R> {
         }
         self.next = record.offset + 1;
         Ok(())
+    }
+
+    /// Remembers the trace of a record, as long as it is one of the first.
+    pub fn link(&mut self, record: &Record<'_>) {
+        if self.records() < LOOKS_MAX && self.marks.links.len() < LINKS_MAX {
+            self.marks.links.extend(Trace::of(record.headers).filter(|trace| trace.is_sampled));
+        }
     }
 
     /// Nothing comes before this offset any more: what is between was never for us, as markers of

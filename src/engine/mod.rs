@@ -148,6 +148,11 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Writes the group in one transaction, one outcome a batch in order. On a fault nothing was written.
     fn apply(&self, session: &mut Self::Session, group: &[Batch<Self::Rows>]) -> Result<Vec<Outcome>, Fault>;
+
+    /// How much of the last `apply` was the commit, where that is a step of its own.
+    fn commit_time(&self, _: &Self::Session) -> Option<Duration> {
+        None
+    }
 }
 
 /// How much, how many, how long.

@@ -66,6 +66,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             if let Err(end) = turn {
                 self.filling.claim.end();
                 self.place.ahead.set(0);
+                self.place.pending_ms.set(-1);
                 return end;
             }
         }
@@ -111,6 +112,9 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         let (filling, refused, sink, clock) = (&mut self.filling, &self.refused, &self.sink, &self.clock);
         let (pace, mut paced_until) = (&self.pace, None);
         let (mut seen, mut early_ms) = (0, None);
+        // The clock is read for each take, not for each record.
+        let (was_empty, asked_at, mut shown_at) = (filling.is_empty(), clock.now(), None);
+        let has_links = self.track.courses.get().is_some();
         let taken = self.lane.take(room.max(1), bytes, wait, &mut |record| {
             if record.offset < filling.next {
                 return Ok(Seen::Taken); // from before the lane's position: applied already
@@ -125,8 +129,13 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                     return Ok(Seen::Later);
                 }
             }
+            let shown_at = *shown_at.get_or_insert_with(|| clock.now());
             if filling.is_empty() {
-                filling.opened_at = clock.now();
+                (filling.opened_at, filling.marks.first_ms) = (shown_at, record.timestamp_ms);
+            }
+            filling.marks.last_ms = record.timestamp_ms;
+            if has_links {
+                filling.link(record);
             }
             seen += 1;
             match refused.get(&record.offset) {
@@ -139,6 +148,14 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         if early_ms.is_some() || paced_until.is_some() {
             // A silence with a cause: nothing is asked for until then.
             self.place.asking.set(0);
+        }
+        let now = self.clock.now();
+        if !was_empty {
+            self.filling.marks.polling += shown_at.unwrap_or(now).saturating_sub(asked_at);
+        }
+        self.filling.marks.decoding += shown_at.map_or(Duration::ZERO, |shown_at| now.saturating_sub(shown_at));
+        if was_empty && !self.in_flight {
+            self.place.pending_ms.set(self.filling.marks.first_ms.unwrap_or(-1));
         }
         self.track.consumed.add(seen);
         self.place.ahead.add(seen as i64);
@@ -188,6 +205,9 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
     fn hand_over(&mut self, by: Option<Duration>) -> Result<(), End> {
         self.place.asking.set(0);
         let _ = failpoint::reach(Point::Fetched);
+        if self.filling.marks.closed_at.is_zero() {
+            self.filling.marks.closed_at = self.clock.now();
+        }
         self.await_receipt(by)?;
         if self.in_flight {
             return Ok(());
@@ -205,6 +225,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 Ok(()) => {
                     self.in_flight = true;
                     self.track.batches_waiting.add(1);
+                    self.track.batches_in_flight.add(1);
                     return Ok(());
                 }
                 Err(SendTimeoutError::Timeout(back)) => job = back,
@@ -265,6 +286,8 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 let batch = receipt.batch;
                 self.place.ahead.add(-((batch.offsets.len() + batch.letters.len()) as i64));
                 self.place.next_offset.set(batch.next);
+                batch.marks.last_ms.into_iter().for_each(|last_ms| self.place.written_ms.set(last_ms));
+                self.place.pending_ms.set(self.filling.marks.first_ms.unwrap_or(-1));
                 // Remembered until written: the next batch may be refused for another record of the same span.
                 self.refused = self.refused.split_off(&batch.next);
                 self.spare = Some(batch);

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::batch::{Job, Letter, Note, Receipt};
 use super::{Backoff, Batch, Clock, Outcome, Policy, Rows, Sink, Stop, Thread};
 use crate::record::Partition;
+use crate::trace::{Course, Courses, Trace};
 use crate::track::{Side, Track};
 
 pub(super) struct Writer<S: Sink> {
@@ -30,6 +31,13 @@ const GATHER_SLICE: Duration = Duration::from_millis(2);
 
 /// Batches of one transaction, and where the receipt of each goes.
 type Group<R> = (Vec<Batch<R>>, Vec<Sender<Note<R>>>);
+
+/// When a group was written, and how much of that was its commit.
+struct Written {
+    began: Duration,
+    done: Duration,
+    commit: Option<Duration>,
+}
 
 impl<S: Sink> Writer<S> {
     pub fn start(self, number: usize) -> Thread<()> {
@@ -84,6 +92,11 @@ impl<S: Sink> Writer<S> {
         }
         self.track.active_writers.add(1);
         self.track.batches_waiting.add(-(batches.len() as i64));
+        let now = self.clock.now();
+        for batch in &mut batches {
+            batch.marks.taken_at = now;
+            self.track.queue_seconds.record(now.saturating_sub(batch.marks.closed_at));
+        }
         Some((batches, replies))
     }
 
@@ -104,10 +117,15 @@ impl<S: Sink> Writer<S> {
             let began = self.clock.now();
             match self.sink.apply(session, &batches) {
                 Ok(outcomes) => {
-                    self.track.write_seconds.record(self.clock.now().saturating_sub(began));
+                    let written = Written { began, done: self.clock.now(), commit: self.sink.commit_time(session) };
+                    self.track.write_seconds.record(written.done.saturating_sub(began));
+                    written.commit.into_iter().for_each(|took| self.track.commit_seconds.record(took));
                     self.track.groups.add(1);
                     self.track.recovered(Side::Sink);
                     for ((batch, reply), outcome) in batches.into_iter().zip(replies).zip(outcomes) {
+                        if outcome == Outcome::Written {
+                            self.measure(&batch, &written);
+                        }
                         self.hand_back(batch, &reply, outcome);
                     }
                     return;
@@ -146,15 +164,54 @@ impl<S: Sink> Writer<S> {
                 self.track.written.add(batch.rows.len() as u64);
                 self.track.set_aside.add(batch.letters.len() as u64);
                 let (flow, Partition { topic, id }) = (self.track.flow.as_str(), batch.partition());
-                for Letter { offset, reason, .. } in &batch.letters {
-                    let code = &*reason.code;
-                    log::debug!(flow, topic = &**topic, partition = id, offset, code; "set aside: {}", reason.text);
+                for Letter { offset, reason, headers, .. } in &batch.letters {
+                    let (code, text) = (&*reason.code, &reason.text);
+                    match Trace::of(headers) {
+                        None => log::debug!(flow, topic = &**topic, partition = id, offset, code; "set aside: {text}"),
+                        Some(trace) => log::debug!(
+                            flow, topic = &**topic, partition = id, offset, code,
+                            trace_id = trace.trace_id(), span_id = trace.span_id();
+                            "set aside: {text}"
+                        ),
+                    }
                 }
-                self.track.batch_seconds.record(self.clock.now().saturating_sub(batch.opened_at));
             }
             Outcome::Fenced => self.track.fenced.add(1),
             Outcome::Refused(_) => {}
         }
+        self.track.batches_in_flight.add(-1);
         self.clock.post(reply, Note::Receipt(Receipt { batch, outcome }));
+    }
+
+    /// What a batch that was written took on its way.
+    fn measure(&self, batch: &Batch<S::Rows>, written: &Written) {
+        let (track, now_ms) = (&self.track, self.clock.unix_ms());
+        track.poll_seconds.record(batch.marks.polling);
+        track.decode_seconds.record(batch.marks.decoding);
+        track.batch_seconds.record(written.done.saturating_sub(batch.opened_at));
+        if let Some(first_ms) = batch.marks.first_ms.and_then(|first_ms| u64::try_from(first_ms).ok()) {
+            track.end_to_end_seconds.record(Duration::from_millis(now_ms.saturating_sub(first_ms)));
+        }
+        let wants = |courses: &&Arc<Courses>| courses.wants(batch.partition(), batch.first);
+        let Some(courses) = track.courses.get().filter(wants) else { return };
+        let now = self.clock.now();
+        let moment = |at: Duration| now_ms as f64 - now.saturating_sub(at).as_secs_f64() * 1e3;
+        courses.tell(Course {
+            track: track.clone(),
+            partition: batch.partition().clone(),
+            first: batch.first,
+            next: batch.next,
+            rows: batch.rows.len(),
+            letters: batch.letters.len(),
+            opened_ms: moment(batch.opened_at),
+            closed_ms: moment(batch.marks.closed_at),
+            taken_ms: moment(batch.marks.taken_at),
+            began_ms: moment(written.began),
+            done_ms: moment(written.done),
+            polling: batch.marks.polling,
+            decoding: batch.marks.decoding,
+            commit: written.commit,
+            links: batch.marks.links.clone(),
+        });
     }
 }

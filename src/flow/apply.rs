@@ -3,6 +3,7 @@
 //! by the next attempt, which finds its batches applied.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{AGAIN, Flow};
 use crate::engine::{Batch, Claim, Claims, Outcome, Rows, Sink, Wanted};
@@ -83,6 +84,7 @@ impl<F: Flow> Apply<F> {
     /// What a transaction says of itself counts once it is committed.
     pub(super) fn tell(&self, session: &Session) {
         session.tally().outcomes().for_each(|(outcome, records)| self.track.count(outcome, records));
+        session.tally().letters().for_each(|(code, count)| self.track.count_letters(code, count));
         self.tell_wait(session);
     }
 
@@ -203,5 +205,9 @@ impl<F: Flow> Sink for Apply<F> {
             }
         }
         result
+    }
+
+    fn commit_time(&self, session: &Option<Session>) -> Option<Duration> {
+        session.as_ref().map(|session| session.tally().commit)
     }
 }

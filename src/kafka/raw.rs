@@ -1,5 +1,5 @@
-//! The only unsafe code: batches out of one partition's queue, and topic ids, for which rdkafka has no safe
-//! call. What leaves this module is borrowed from a message for the length of a callback, or owned.
+//! The only unsafe code: batches out of one partition's queue, topic ids, and what groups have committed, for which
+//! rdkafka has no safe call. What leaves this module is borrowed from a message for the length of a callback, or owned.
 //!
 //! Two facts of librdkafka shape it. `rd_kafka_consume_batch_queue` waits until its array is full or the time
 //! is up, so one record is waited for and the rest taken without waiting. And it must never be called on the
@@ -222,44 +222,24 @@ pub(super) fn topic_id<C: ConsumerContext + 'static>(
     topic: &str,
     wait: Duration,
 ) -> Result<String, Fault> {
-    let name = CString::new(topic).map_err(|_| Fault::stop("kafka.topic_name", format!("{topic:?} has a NUL")))?;
+    let name = c_string(topic)?;
     let client = consumer.client().native_ptr();
-    let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: every object made here is destroyed here, on every way out (`Owned`); what an event or a result
     // lends is read before the event is destroyed.
     unsafe {
-        let queue = Owned(native::rd_kafka_queue_new(client), native::rd_kafka_queue_destroy, PhantomData);
         let mut names = [name.as_ptr()];
         let topics = Owned(
             native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1),
             native::rd_kafka_TopicCollection_destroy,
             PhantomData,
         );
-        let options = Owned(
-            native::rd_kafka_AdminOptions_new(client, native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS),
-            native::rd_kafka_AdminOptions_destroy,
-            PhantomData,
-        );
-        native::rd_kafka_AdminOptions_set_request_timeout(options.0, wait_ms, ptr::null_mut(), 0);
-        native::rd_kafka_DescribeTopics(client, topics.0, options.0, queue.0);
-        // The request has its own time-out; the event comes a little after it at the latest.
-        let event = native::rd_kafka_queue_poll(queue.0, wait_ms.saturating_add(500));
-        if event.is_null() {
-            return Err(Fault::retry(
-                "kafka.timeout",
-                format!("the broker did not describe topic \"{topic}\" in time"),
-            ));
-        }
-        let event = Owned(event, native::rd_kafka_event_destroy, PhantomData);
-        let failed = native::rd_kafka_event_error(event.0);
-        if failed == RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE {
-            return Ok(String::new());
-        }
-        if failed != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(fault::of(failed.into(), topic));
-        }
+        let question = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let asked = ask(client, question, topic, wait, |options, queue| {
+            native::rd_kafka_DescribeTopics(client, topics.0, options, queue);
+        })?;
+        let Some(answer) = asked else { return Ok(String::new()) };
         let mut count = 0;
-        let result = native::rd_kafka_event_DescribeTopics_result(event.0);
+        let result = native::rd_kafka_event_DescribeTopics_result(answer.event.0);
         let described = native::rd_kafka_DescribeTopics_result_topics(result, &mut count);
         if count == 0 {
             return Ok(String::new());
@@ -272,11 +252,124 @@ pub(super) fn topic_id<C: ConsumerContext + 'static>(
         let is_zero = id.is_null()
             || (native::rd_kafka_Uuid_most_significant_bits(id) == 0
                 && native::rd_kafka_Uuid_least_significant_bits(id) == 0);
-        Ok(if is_zero {
-            String::new()
-        } else {
-            CStr::from_ptr(native::rd_kafka_Uuid_base64str(id)).to_string_lossy().into_owned()
-        })
+        Ok(if is_zero { String::new() } else { text(native::rd_kafka_Uuid_base64str(id)) })
+    }
+}
+
+/// All consumer groups of the cluster, each with its state.
+pub(super) fn groups<C: ConsumerContext + 'static>(
+    consumer: &BaseConsumer<C>,
+    wait: Duration,
+) -> Result<Vec<(String, String)>, Fault> {
+    let client = consumer.client().native_ptr();
+    let question = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS;
+    // SAFETY: as in `topic_id`; the array that a result lends has `count` valid pointers.
+    unsafe {
+        let asked = ask(client, question, "consumer groups", wait, |options, queue| {
+            native::rd_kafka_ListConsumerGroups(client, options, queue);
+        })?;
+        let Some(answer) = asked else { return Ok(Vec::new()) };
+        let result = native::rd_kafka_event_ListConsumerGroups_result(answer.event.0);
+        let mut count = 0;
+        let listed = native::rd_kafka_ListConsumerGroups_result_valid(result, &mut count);
+        let group = |index| {
+            let group = *listed.add(index);
+            let state = native::rd_kafka_ConsumerGroupListing_state(group);
+            (
+                text(native::rd_kafka_ConsumerGroupListing_group_id(group)),
+                text(native::rd_kafka_consumer_group_state_name(state)),
+            )
+        };
+        Ok((0..count).map(group).collect())
+    }
+}
+
+/// The offsets that a group has committed, of whatever topics. Whether it is ours or has members does not matter.
+pub(super) fn committed<C: ConsumerContext + 'static>(
+    consumer: &BaseConsumer<C>,
+    group: &str,
+    wait: Duration,
+) -> Result<Vec<(Partition, i64)>, Fault> {
+    let name = c_string(group)?;
+    let client = consumer.client().native_ptr();
+    let question = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
+    let about = format!("group {group}");
+    // SAFETY: as in `topic_id`; the lists that a result lends have as many elements as they say.
+    unsafe {
+        let of_group = Owned(
+            native::rd_kafka_ListConsumerGroupOffsets_new(name.as_ptr(), ptr::null()),
+            native::rd_kafka_ListConsumerGroupOffsets_destroy,
+            PhantomData,
+        );
+        let asked = ask(client, question, &about, wait, |options, queue| {
+            native::rd_kafka_ListConsumerGroupOffsets(client, &mut { of_group.0 }, 1, options, queue);
+        })?;
+        let Some(answer) = asked else { return Ok(Vec::new()) };
+        let result = native::rd_kafka_event_ListConsumerGroupOffsets_result(answer.event.0);
+        let mut count = 0;
+        let groups = native::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let failed = native::rd_kafka_error_code(native::rd_kafka_group_result_error(*groups));
+        if failed != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(fault::of(failed.into(), &about));
+        }
+        let list = native::rd_kafka_group_result_partitions(*groups);
+        if list.is_null() {
+            return Ok(Vec::new());
+        }
+        let elements = std::slice::from_raw_parts((*list).elems, usize::try_from((*list).cnt).unwrap_or(0));
+        let known = elements.iter().filter(|at| at.offset >= 0);
+        Ok(known.map(|at| (Partition::new(text(at.topic), at.partition), at.offset)).collect())
+    }
+}
+
+fn c_string(name: &str) -> Result<CString, Fault> {
+    CString::new(name).map_err(|_| Fault::stop("kafka.name", format!("{name:?} has a NUL")))
+}
+
+/// SAFETY: `text` is a C string.
+unsafe fn text(text: *const c_char) -> String {
+    // SAFETY: as the caller promises.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// The answer to an admin call, and the queue that it came by, which has to outlive it.
+struct Asked {
+    event: Owned<native::rd_kafka_event_t>,
+    _queue: Owned<native::rd_kafka_queue_t>,
+}
+
+/// Makes an admin call about something and waits for its answer. None where the broker is too old for it.
+///
+/// SAFETY: `client` is alive, and what `call` gives to it is so until this returns.
+unsafe fn ask(
+    client: *mut native::rd_kafka_t,
+    question: native::rd_kafka_admin_op_t,
+    about: &str,
+    wait: Duration,
+    call: impl FnOnce(*const native::rd_kafka_AdminOptions_t, *mut native::rd_kafka_queue_t),
+) -> Result<Option<Asked>, Fault> {
+    let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: what is made here is destroyed by `Owned`, the event before its queue.
+    unsafe {
+        let queue = Owned(native::rd_kafka_queue_new(client), native::rd_kafka_queue_destroy, PhantomData);
+        let options = native::rd_kafka_AdminOptions_new(client, question);
+        let options = Owned(options, native::rd_kafka_AdminOptions_destroy, PhantomData);
+        native::rd_kafka_AdminOptions_set_request_timeout(options.0, wait_ms, ptr::null_mut(), 0);
+        call(options.0, queue.0);
+        // The request has its own time-out; the event comes a little after it at the latest.
+        let event = native::rd_kafka_queue_poll(queue.0, wait_ms.saturating_add(500));
+        if event.is_null() {
+            return Err(Fault::retry("kafka.timeout", format!("the broker said nothing of {about} in time")));
+        }
+        let event = Owned(event, native::rd_kafka_event_destroy, PhantomData);
+        match native::rd_kafka_event_error(event.0) {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(Some(Asked { event, _queue: queue })),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE => Ok(None),
+            failed => Err(fault::of(failed.into(), about)),
+        }
     }
 }
 

@@ -1,164 +1,34 @@
-//! The metrics, one table: name, type, where the value is read, help. Values are read from the `Track`s when
+//! The metrics, one table (`table`): name, type, where the value is read, help. Values are read from the `Track`s when
 //! somebody scrapes; the data path pays nothing for being watched. A value that is not known (an offset
 //! before the broker was asked) has no sample rather than a zero.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
 use super::process::Process;
-use super::tracking::{lag, offsets};
-use crate::track::{PartitionState, PartitionTrack, Side, Timing, Track};
+use crate::track::{PartitionTrack, Side, Timing, Track};
+use table::Read::{
+    self, Behind, Build, Count, Dependency, FlowBehind, Letters, Level, Outcome, Outcomes, Partition, Ready, Seconds,
+};
+use table::{FORMER, Row, TABLE};
 
-/// Where a metric gets its value. This decides its type and its labels as well.
-enum Read {
-    Count(fn(&Track) -> u64),
-    Level(fn(&Track) -> Option<i64>),
-    Seconds(fn(&Track) -> &Timing),
-    /// Once for each word that the flow has for what a record came to.
-    Outcomes,
-    Partition(fn(&PartitionTrack) -> Option<i64>),
-    /// Once for each side of each flow.
-    Dependency,
-    Ready,
-    Process(MetricType, fn(&Process) -> Option<f64>),
-    Build,
+mod table;
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    TABLE.iter().chain(FORMER)
 }
 
-use Read::{Build, Count, Dependency, Level, Outcomes, Partition, Ready, Seconds};
-
-impl Read {
-    fn labels(&self) -> &'static [&'static str] {
-        match self {
-            Count(_) | Level(_) | Seconds(_) => &["flow"],
-            Partition(_) => &["flow", "topic", "partition"],
-            Dependency => &["flow", "dependency"],
-            Outcomes => &["flow", "outcome"],
-            Ready | Read::Process(..) => &[],
-            Build => &["version"],
-        }
-    }
-
-    fn kind(&self) -> MetricType {
-        match self {
-            Count(_) | Outcomes => MetricType::COUNTER,
-            Seconds(_) => MetricType::HISTOGRAM,
-            Read::Process(kind, _) => *kind,
-            Level(_) | Partition(_) | Dependency | Ready | Build => MetricType::GAUGE,
-        }
-    }
+fn behind_s(partition: &PartitionTrack) -> Option<f64> {
+    Some(partition.behind_ms(now_ms())? as f64 / 1e3)
 }
 
-struct Row {
-    name: &'static str,
-    read: Read,
-    help: &'static str,
-}
-
-const fn row(name: &'static str, read: Read, help: &'static str) -> Row {
-    Row { name, read, help }
-}
-
-const fn counted(read: fn(&Process) -> Option<f64>) -> Read {
-    Read::Process(MetricType::COUNTER, read)
-}
-
-const fn gauged(read: fn(&Process) -> Option<f64>) -> Read {
-    Read::Process(MetricType::GAUGE, read)
-}
-
-/// Every metric that the program has. A row is two lines, which the formatter would make six.
-#[rustfmt::skip]
-const TABLE: &[Row] = &[
-    row("database_records_written_total", Count(|t| t.written.get()),
-        "Records whose effect is committed in PostgreSQL."),
-    row("database_write_errors_total", Count(|t| t.write_errors.get()),
-        "Transactions that PostgreSQL refused or did not answer."),
-    row("database_write_duration_seconds", Seconds(|t| &t.write_seconds),
-        "One transaction, from begin to the answer to commit."),
-    row("database_lock_wait_duration_seconds", Seconds(|t| &t.lock_wait_seconds),
-        "One transaction's wait for rows that others had locked, in flows that lock such rows."),
-    row("kafka_messages_consumed_total", Count(|t| t.consumed.get()),
-        "Messages taken from Kafka, those read again after a fault included."),
-    row("kafka_consumer_errors_total", Count(|t| t.source_errors.get()),
-        "Errors of the Kafka consumer."),
-    row("application_active_workers", Level(|t| Some(t.active_writers.get())),
-        "Writer threads that are writing."),
-    row("sluicegate_records_produced_total", Count(|t| t.produced.get()),
-        "Records that this process published and Kafka acknowledged."),
-    row("sluicegate_publish_errors_total", Count(|t| t.publish_failed.get()),
-        "Records that this process could not publish."),
-    row("sluicegate_outcomes_total", Outcomes,
-        "Committed records by what they came to, in flows that decide something."),
-    row("sluicegate_outbox_published_total", Count(|t| t.published.get()),
-        "Messages of the outbox that Kafka acknowledged."),
-    row("sluicegate_outbox_oldest_seconds", Level(|t| Some(t.outbox_age_s.get())),
-        "How long the oldest row of the outbox had waited when this process last looked, if it is the one that publishes."),
-    row("sluicegate_held_keys", Level(|t| Some(t.held_keys.get())),
-        "Keys that are stopped behind one of their records, over all instances, in flows that keep the order of keys."),
-    row("sluicegate_parked_records", Level(|t| Some(t.parked_records.get())),
-        "Records of such keys that are parked: read, and not in their table yet. No lag of a partition has them."),
-    row("sluicegate_held_oldest_seconds", Level(|t| Some(t.held_oldest_s.get())),
-        "How long the key that was stopped first has been so."),
-    row("sluicegate_letters_total", Count(|t| t.set_aside.get()),
-        "Records set aside as letters."),
-    row("sluicegate_transactions_retried_total", Count(|t| t.retried.get()),
-        "Transactions tried again."),
-    row("sluicegate_batches_fenced_total", Count(|t| t.fenced.get()),
-        "Batches dropped because the partition had another owner."),
-    row("sluicegate_stalls_repaired_total", Count(|t| t.stalls_repaired.get()),
-        "Partitions opened again because they gave nothing although they were behind their end."),
-    row("sluicegate_groups_written_total", Count(|t| t.groups.get()),
-        "Groups of batches committed, each one transaction."),
-    row("sluicegate_batches_waiting", Level(|t| Some(t.batches_waiting.get())),
-        "Closed batches that wait for a writer."),
-    row("sluicegate_batch_duration_seconds", Seconds(|t| &t.batch_seconds),
-        "From the first record of a batch to its receipt."),
-    row("sluicegate_lag_records", Level(known_lag),
-        "Records between the ledger and the end, over the partitions of this process whose offsets are known."),
-    row("sluicegate_group_joined", Level(|t| Some(i64::from(t.is_joined()))),
-        "1 once the consumer group has answered."),
-    row("sluicegate_partitions_assigned", Level(|t| Some(t.partitions().len() as i64)),
-        "Partitions that this process owns."),
-    row("sluicegate_partition_halted", Partition(|p| Some(i64::from(is_halted(p)))),
-        "1 while the partition is halted for a reason that a person has to look at."),
-    row("sluicegate_partition_lag_records", Partition(lag),
-        "Records between the ledger and the end of the partition."),
-    row("sluicegate_partition_ledger_offset", Partition(|p| offsets(p).0),
-        "The next offset by the ledger: everything before it is in PostgreSQL."),
-    row("sluicegate_partition_end_offset", Partition(|p| offsets(p).1),
-        "The end of the partition when the broker was last asked."),
-    row("sluicegate_partition_ahead_records", Partition(|p| Some(p.ahead.get())),
-        "Records read ahead of the ledger."),
-    row("sluicegate_dependency_up", Dependency,
-        "0 while the flow has trouble with the dependency, which is kafka or postgres."),
-    row("sluicegate_ready", Ready,
-        "1 while /health/ready answers 200."),
-    row("sluicegate_process_resident_memory_bytes", gauged(|p| p.resident_bytes),
-        "Resident memory."),
-    row("sluicegate_process_threads", gauged(|p| p.threads),
-        "Threads."),
-    row("sluicegate_process_cpu_seconds_total", counted(|p| p.cpu_seconds),
-        "Processor time, user and system."),
-    row("sluicegate_process_open_fds", gauged(|p| p.open_fds),
-        "Open file descriptors."),
-    row("sluicegate_process_max_fds", gauged(|p| p.max_fds),
-        "How many file descriptors may be open at once."),
-    row("sluicegate_process_start_time_seconds", gauged(|p| p.start_seconds),
-        "When the process started, in seconds since 1970."),
-    row("sluicegate_build_info", Build,
-        "Always 1; the version is a label."),
-];
-
-fn is_halted(partition: &PartitionTrack) -> bool {
-    matches!(partition.state(), PartitionState::Halted(_))
-}
-
-fn known_lag(track: &Track) -> Option<i64> {
-    track.partitions().iter().filter_map(|(_, partition)| lag(partition)).reduce(|sum, lag| sum + lag)
+fn now_ms() -> i64 {
+    UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as i64
 }
 
 /// The registry, and the way to its text.
@@ -170,7 +40,7 @@ impl Metrics {
     pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
     pub fn new(tracks: &[Arc<Track>]) -> Metrics {
-        let descs = TABLE.iter().map(|row| {
+        let descs = rows().map(|row| {
             let labels = row.read.labels().iter().map(ToString::to_string).collect();
             Desc::new(row.name.into(), row.help.into(), labels, HashMap::new()).expect("a name of the table is valid")
         });
@@ -200,8 +70,7 @@ impl Collector for Tracks {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let process = Process::look();
-        TABLE
-            .iter()
+        rows()
             .map(|row| {
                 let mut family = MetricFamily::default();
                 family.set_name(row.name.into());
@@ -231,6 +100,31 @@ impl Tracks {
                         let labels = [&track.flow, &*name.topic, &name.id.to_string()];
                         value(&labels, read(&partition).map(|n| n as f64));
                     }
+                }
+            }
+            Behind => {
+                for track in &self.tracks {
+                    for (name, partition) in track.partitions() {
+                        let labels = [&track.flow, &*name.topic, &name.id.to_string()];
+                        value(&labels, behind_s(&partition));
+                    }
+                }
+            }
+            FlowBehind => {
+                for track in &self.tracks {
+                    let partitions = track.partitions();
+                    let longest = partitions.iter().filter_map(|(_, partition)| behind_s(partition)).reduce(f64::max);
+                    value(&[&track.flow], longest);
+                }
+            }
+            Letters => {
+                for track in &self.tracks {
+                    track.letters().iter().for_each(|(code, n)| value(&[&track.flow, code], Some(*n as f64)));
+                }
+            }
+            Outcome(outcome) => {
+                for track in &self.tracks {
+                    value(&[&track.flow], track.outcomes().get(outcome).map(|n| *n as f64));
                 }
             }
             Dependency => {
@@ -301,24 +195,32 @@ fn histogram(timing: &Timing) -> proto::Histogram {
 pub fn reference() -> String {
     let mut page = String::from(
         "# Metrics\n\n`GET /metrics`, in the text format of Prometheus. Generated from the table in \
-         `src/ops/metrics.rs`; `UPDATE_EXPECT=1 cargo test --lib ops::metrics` writes it again.\n\n\
+         `src/ops/metrics/table.rs`; `UPDATE_EXPECT=1 cargo test --lib ops::metrics` writes it again.\n\n\
          Counters count from the start of the process; `/reset-tracking` does not touch them. A value that is not \
-         known has no sample.\n\n| name | type | labels | meaning |\n| --- | --- | --- | --- |\n",
+         known has no sample. The unit is the end of the name; where it names none, things are counted.\n",
     );
-    for row in TABLE {
-        let kind = match row.read.kind() {
-            MetricType::COUNTER => "counter",
-            MetricType::HISTOGRAM => "histogram",
-            _ => "gauge",
-        };
-        page += &format!("| `{}` | {kind} | {} | {} |\n", row.name, row.read.labels().join(", "), row.help);
+    let sections: [(&str, &[Row]); 2] =
+        [("", TABLE), ("\n## Names of a replaced program\n\nFor what stands above under other names.\n", FORMER)];
+    for (title, table) in sections {
+        page += &format!("{title}\n| name | type | labels | meaning |\n| --- | --- | --- | --- |\n");
+        table.iter().for_each(|row| page += &line(row));
     }
     page
+}
+
+fn line(row: &Row) -> String {
+    let kind = match row.read.kind() {
+        MetricType::COUNTER => "counter",
+        MetricType::HISTOGRAM => "histogram",
+        _ => "gauge",
+    };
+    format!("| `{}` | {kind} | {} | {} |\n", row.name, row.read.labels().join(", "), row.help)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::track::PartitionState;
     use std::time::Duration;
 
     #[test]
@@ -347,6 +249,35 @@ mod tests {
     }
 
     #[test]
+    fn time_behind_is_that_of_the_next_record_or_of_the_last_one_written() {
+        let partition = Track::new("status").add_partition(&crate::record::Partition::new("topic", 3));
+        assert_eq!(partition.behind_ms(9_000), None, "the end is not known");
+        partition.end_offset.set(7);
+        assert_eq!(partition.behind_ms(9_000), None, "no record is known");
+        partition.pending_ms.set(5_000);
+        assert_eq!(partition.behind_ms(9_000), Some(4_000));
+        assert_eq!(partition.behind_ms(4_000), Some(0), "a clock that is ahead");
+        partition.pending_ms.set(-1);
+        partition.written_ms.set(5_500);
+        partition.next_offset.set(6);
+        assert_eq!(partition.behind_ms(9_000), Some(3_500));
+        partition.next_offset.set(7);
+        assert_eq!(partition.behind_ms(9_000), Some(0));
+    }
+
+    #[test]
+    fn letters_have_as_many_series_as_there_are_codes_and_no_more_than_fit() {
+        let track = Track::new("status");
+        (0..60).for_each(|number| track.count_letters(&format!("code.{number:02}"), 2));
+        track.count_letters("code.00", 1);
+        let text = Metrics::new(&[track]).text();
+        let name = "sluicegate_letters_by_reason_total{flow=\"status\",code=";
+        assert!(text.contains(&format!("{name}\"code.00\"}} 3\n")), "{text}");
+        assert!(text.contains(&format!("{name}\"other\"}} 20\n")), "{text}");
+        assert_eq!(text.matches(name).count(), 51);
+    }
+
+    #[test]
     fn what_is_not_known_has_no_sample() {
         let track = Track::new("status");
         let metrics = Metrics::new(std::slice::from_ref(&track));
@@ -366,13 +297,13 @@ mod tests {
     fn a_histogram_counts_what_is_over_its_last_bound() {
         let track = Track::new("status");
         track.write_seconds.record(Duration::from_millis(2));
-        track.write_seconds.record(Duration::from_secs(60));
+        track.write_seconds.record(Duration::from_secs(5000));
         let text = Metrics::new(&[track]).text();
         let name = "database_write_duration_seconds";
         for line in [
             format!("{name}_bucket{{flow=\"status\",le=\"0.001\"}} 0\n"),
             format!("{name}_bucket{{flow=\"status\",le=\"0.0025\"}} 1\n"),
-            format!("{name}_bucket{{flow=\"status\",le=\"30\"}} 1\n"),
+            format!("{name}_bucket{{flow=\"status\",le=\"3600\"}} 1\n"),
             format!("{name}_bucket{{flow=\"status\",le=\"+Inf\"}} 2\n"),
             format!("{name}_count{{flow=\"status\"}} 2\n"),
         ] {

@@ -14,6 +14,7 @@ mod inner;
 pub mod log;
 pub mod metrics;
 mod origin;
+pub mod otlp;
 mod process;
 pub mod service;
 mod stats;

@@ -14,6 +14,7 @@ pub struct Process {
     pub open_fds: Option<f64>,
     pub max_fds: Option<f64>,
     pub start_seconds: Option<f64>,
+    pub uptime_seconds: Option<f64>,
 }
 
 impl Process {
@@ -28,6 +29,8 @@ impl Process {
             .unwrap_or_default();
         let field = |number: usize| fields.get(number - 3).copied().filter(|value| value.is_finite());
         let booted = number_after(&read("/proc/stat"), "btime");
+        let since_boot = number_after(&read("/proc/uptime"), "");
+        let started = field(22).map(|ticks| ticks / TICKS_PER_SECOND);
         Process {
             resident_bytes: number_after(&status, "VmRSS:").map(|kib| kib * 1024.0),
             threads: number_after(&status, "Threads:"),
@@ -35,7 +38,8 @@ impl Process {
             // One of them is the look itself.
             open_fds: fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count().saturating_sub(1) as f64),
             max_fds: number_after(&read("/proc/self/limits"), "Max open files"),
-            start_seconds: booted.zip(field(22)).map(|(booted, ticks)| booted + ticks / TICKS_PER_SECOND),
+            start_seconds: booted.zip(started).map(|(booted, started)| booted + started),
+            uptime_seconds: since_boot.zip(started).map(|(since_boot, started)| (since_boot - started).max(0.0)),
         }
     }
 }
@@ -60,6 +64,8 @@ mod tests {
         assert!(process.open_fds.unwrap() >= 3.0);
         assert!(process.max_fds.unwrap() >= process.open_fds.unwrap());
         assert!((now - 86_400.0..=now + 2.0).contains(&process.start_seconds.unwrap()));
+        let since_start = now - process.start_seconds.unwrap();
+        assert!((process.uptime_seconds.unwrap() - since_start).abs() < 3.0);
     }
 
     #[test]

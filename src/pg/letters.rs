@@ -22,11 +22,18 @@ pub fn write<'a>(
     flow: &str,
     letters: impl Iterator<Item = (&'a Partition, &'a Letter)>,
 ) -> Result<(), Fault> {
-    let mut letters = letters.peekable();
+    let (mut letters, mut codes) = (letters.peekable(), Vec::new());
     if letters.peek().is_some() {
         // One at a time: each may be as large as a record can be.
-        work.copy(COPY, letters.map(|(partition, letter)| encoded(flow, partition, letter)))?;
+        work.copy(
+            COPY,
+            letters.map(|(partition, letter)| {
+                codes.push(&letter.reason.code);
+                encoded(flow, partition, letter)
+            }),
+        )?;
     }
+    codes.into_iter().for_each(|code| work.count_letter(code));
     Ok(())
 }
 

@@ -130,6 +130,11 @@ impl Database {
         }
     }
 
+    /// Sessions that are open, in use or not.
+    pub fn sessions_open(&self) -> u32 {
+        self.pool.state().connections
+    }
+
     /// Whether a commit waits for the disk.
     pub fn is_synchronous(&self) -> bool {
         self.is_synchronous
@@ -203,12 +208,20 @@ pub struct Session {
 pub struct Tally {
     /// Spent in `Work::lock`.
     pub lock_wait: Duration,
+    /// Spent on the commit, however it ended.
+    pub commit: Duration,
     outcomes: BTreeMap<&'static str, u64>,
+    letters: BTreeMap<String, u64>,
 }
 
 impl Tally {
     pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.outcomes.iter().map(|(outcome, count)| (*outcome, *count))
+    }
+
+    /// Letters by the code of their reason.
+    pub fn letters(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.letters.iter().map(|(code, count)| (code.as_str(), *count))
     }
 }
 
@@ -252,7 +265,10 @@ impl Work<'_> {
     }
 
     pub fn commit(self) -> Result<(), Fault> {
-        self.tx.commit().map_err(|error| fault::of(&error))
+        let began = Instant::now();
+        let done = self.tx.commit().map_err(|error| fault::of(&error));
+        self.tally.commit = began.elapsed();
+        done
     }
 
     /// Runs statements without parameters.
@@ -311,6 +327,11 @@ impl Work<'_> {
         if records > 0 {
             *self.tally.outcomes.entry(outcome).or_default() += records;
         }
+    }
+
+    /// One more letter.
+    pub fn count_letter(&mut self, code: &str) {
+        *self.tally.letters.entry(code.to_owned()).or_default() += 1;
     }
 
     /// How many rows it touched.

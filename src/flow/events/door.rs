@@ -13,6 +13,7 @@ use crate::fault::Fault;
 use crate::ops::service::{Call, Endpoint, Pace, Reply};
 use crate::ops::{Answer, Service};
 use crate::outlet::{Message, Outlet};
+use crate::trace::{self, Trace};
 use crate::track::Track;
 
 #[rustfmt::skip]
@@ -134,12 +135,20 @@ impl Door {
             reply: Mutex::new(Some(reply)),
         });
         let now_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis().to_string();
-        let trace_id = Uuid::now_v7().simple().to_string();
+        // One trace for all of a request.
+        let trace = Trace::begin(&group.events[0].0);
+        let trace_id = trace.trace_id();
         let source = call.parameter("source").unwrap_or("http");
         for (index, event) in events.iter().enumerate() {
             let id = &group.events[index].0;
-            let headers =
-                [("message_id", id.as_str()), ("timestamp", &now_ms), ("source", source), ("trace_id", &trace_id)];
+            let parent = trace.next(id).to_string();
+            let headers = [
+                ("message_id", id.as_str()),
+                ("timestamp", &now_ms),
+                ("source", source),
+                ("trace_id", &trace_id),
+                (trace::HEADER, &parent),
+            ];
             let headers = headers.map(|(name, value)| (name, Some(value.as_bytes())));
             let (key, payload) = (call.parameter("key").map(str::as_bytes), Some(event.get().as_bytes()));
             let message = Message { topic: &self.topic, key, payload, source: None, headers: &headers };
@@ -239,7 +248,11 @@ mod tests {
         let ((key, payload, headers), told) = sent.remove(0);
         assert_eq!((key.as_deref(), payload.as_slice()), (Some(&b"k"[..]), &br#"{"a":1}"#[..]));
         let names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["message_id", "timestamp", "source", "trace_id"]);
+        assert_eq!(names, ["message_id", "timestamp", "source", "trace_id", "traceparent"]);
+        let of_request = |headers: &[(String, String)]| Trace::read(headers[4].1.as_bytes()).unwrap();
+        let (one, other) = (of_request(&headers), of_request(&sent[0].0.2));
+        assert_eq!((one.trace_id(), one.trace_id), (headers[3].1.clone(), other.trace_id));
+        assert_ne!(one.span_id, other.span_id);
         assert_eq!((headers[0].1.as_str(), headers[2].1.as_str()), ("cart-1/0", "shop"));
         told(Ok(()));
         assert!(heard.lock().unwrap().is_none(), "one is still under way");

@@ -38,6 +38,7 @@ use crate::pg::search::Search;
 use crate::pg::seen::{self, Seen};
 use crate::pg::{Work, held, letters, outbox};
 use crate::record::{Partition, Record};
+use crate::trace::{self, Trace};
 
 pub const NAME: &str = "events";
 
@@ -435,11 +436,14 @@ impl Sample for Happenings {
 
     fn headers(&self, _: u64) -> Vec<(&'static str, String)> {
         let now_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+        let id = Id::now_v7().to_string();
+        let trace = Trace::begin(&id);
         vec![
-            ("message_id", Id::now_v7().to_string()),
+            ("message_id", id),
             ("timestamp", now_ms.to_string()),
             ("source", "sluicegate produce".to_owned()),
-            ("trace_id", Id::now_v7().simple().to_string()),
+            ("trace_id", trace.trace_id()),
+            (trace::HEADER, trace.to_string()),
         ]
     }
 }

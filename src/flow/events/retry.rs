@@ -7,6 +7,7 @@ use crate::flow::packed::{PackedRecord, Unpacked};
 use crate::outlet::Message;
 use crate::pg::copy::field;
 use crate::record::{Partition, Record};
+use crate::trace::{self, Trace};
 
 pub const DUE: &str = "sluicegate-due";
 pub const SOURCE: &str = "sluicegate-source";
@@ -152,11 +153,15 @@ impl Messages {
         field(out, key);
         field(out, record.payload);
         field(out, Some(source.as_bytes()));
+        // The trace goes on, one step further for each message.
+        let is_trace = |name: &str| name == trace::HEADER;
+        let found = record.headers().find(|(name, _)| is_trace(name)).and_then(|(_, value)| Trace::read(value?));
+        let step = found.map(|found| found.next((topic, source)).to_string());
         out.extend_from_slice(&((record.headers().count() + ours.len()) as u32).to_be_bytes());
         let ours = ours.iter().map(|(name, value)| (*name, Some(value.as_slice())));
         for (name, value) in record.headers().chain(ours) {
             field(out, Some(name.as_bytes()));
-            field(out, value);
+            field(out, step.as_deref().filter(|_| is_trace(name)).map(str::as_bytes).or(value));
         }
     }
 
@@ -200,6 +205,32 @@ mod tests {
         assert!(!retries().has_next(3));
         let all = Retries { delay_ms: u64::MAX, ..retries() };
         assert_eq!(all.next(2, 7, 0).1, u64::MAX);
+    }
+
+    #[test]
+    fn a_trace_goes_on_with_a_step_for_each_message_and_what_is_none_stays_as_it_is() {
+        let sound = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let through = |value: &str, origin: &Origin, attempt| {
+            let mut record = Vec::new();
+            for part in [None, Some(&b"p"[..]), Some(trace::HEADER.as_bytes()), Some(value.as_bytes())] {
+                field(&mut record, part);
+            }
+            let mut messages = Messages::default();
+            messages.failed("r-1", PackedRecord::read(&record).unwrap(), origin, attempt, "", None);
+            let mut seen = None;
+            unfold(&messages.into_body(), &mut |message| {
+                let found = message.headers.iter().find(|(name, _)| *name == trace::HEADER).unwrap();
+                seen = found.1.map(<[u8]>::to_vec);
+            });
+            String::from_utf8(seen.unwrap()).unwrap()
+        };
+        let origin = Origin::of(&Partition::new("t", 3), 40, None);
+        let first = Trace::read(through(sound, &origin, 1).as_bytes()).unwrap();
+        assert_eq!(first.trace_id(), &sound[3..35]);
+        assert_ne!(first.span_id(), &sound[36..52]);
+        assert_eq!(through(sound, &origin, 1), first.to_string(), "published again it is the same");
+        assert_ne!(through(sound, &origin, 2), first.to_string());
+        assert_eq!(through("no trace", &origin, 1), "no trace");
     }
 
     #[test]

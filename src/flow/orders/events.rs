@@ -18,6 +18,7 @@ use crate::flow::field::{Amount, text};
 use crate::flow::packed::Unpacked;
 use crate::outlet::Message;
 use crate::record::Partition;
+use crate::trace::{self, Trace};
 
 /// Where the messages go.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ const RESERVED: u8 = 1;
 const REJECTED_UNKNOWN: u8 = 2;
 const REJECTED_STOCK: u8 = 3;
 const CANCELLED: u8 = 4;
+/// The order behind it belongs to a trace.
+const TRACE: u8 = 5;
 
 impl Packed {
     /// `taken`: how much of the shelf this transaction reserved.
@@ -49,6 +52,16 @@ impl Packed {
         }
         out.extend_from_slice(&(product_id.len() as u32).to_be_bytes());
         out.extend_from_slice(product_id.as_bytes());
+    }
+
+    /// What the next order belongs to.
+    pub fn trace(&mut self, trace: Option<Trace>) {
+        if let Some(Trace { trace_id, span_id, is_sampled }) = trace {
+            self.0.push(TRACE);
+            self.0.extend_from_slice(&trace_id.to_be_bytes());
+            self.0.extend_from_slice(&span_id.to_be_bytes());
+            self.0.push(u8::from(is_sampled));
+        }
     }
 
     /// `fields`: as they were encoded for COPY.
@@ -78,12 +91,13 @@ impl Packed {
 /// Shows every message of a body. `from` is where its records came from.
 pub fn unfold(body: &[u8], from: &Partition, topics: &Topics, see: &mut dyn FnMut(Message<'_>)) -> Result<(), Fault> {
     let mut body = Unpacked(body);
-    let mut made = Made { payload: Vec::new(), source: format!("{from}/"), source_start: 0 };
+    let mut made = Made { payload: Vec::new(), source: format!("{from}/"), source_start: 0, trace: None };
     made.source_start = made.source.len();
     while let [kind, rest @ ..] = body.0 {
         body.0 = rest;
         let shown = match *kind {
             CHANGE => show_change(&mut body, topics, &mut made, see),
+            TRACE => read_trace(&mut body).map(|trace| made.trace = Some(trace)),
             kind => show_order(kind, &mut body, topics, &mut made, see),
         };
         shown.ok_or_else(|| {
@@ -93,12 +107,21 @@ pub fn unfold(body: &[u8], from: &Partition, topics: &Topics, see: &mut dyn FnMu
     Ok(())
 }
 
-/// One message in the making. There are tens of thousands a second: nothing is allocated for one.
+/// One message in the making. There are tens of thousands a second: nothing is allocated for one, but for its trace where it has
+/// one.
 struct Made {
     payload: Vec<u8>,
     /// Begins with where the records came from.
     source: String,
     source_start: usize,
+    /// Of the order that comes next.
+    trace: Option<Trace>,
+}
+
+fn read_trace(body: &mut Unpacked<'_>) -> Option<Trace> {
+    let (trace_id, span_id) = (u128::from_be_bytes(body.array()?), u64::from_be_bytes(body.array()?));
+    let [flags] = body.array()?;
+    Some(Trace { trace_id, span_id, is_sampled: flags == 1 })
 }
 
 impl Made {
@@ -159,6 +182,13 @@ fn show_order(
     let _created_at = body.field()?;
     made.name(offset, format_args!(""));
 
+    // One step on for each message: they go to different topics.
+    let trace = made.trace.take();
+    let step = |topic: &str| trace.map(|trace| trace.next((topic, &made.source)).to_string());
+    let steps = [step(&topics.warehouse), step(&topics.validated)];
+    let [to_warehouse, to_validated] =
+        steps.each_ref().map(|step| step.as_ref().map(|step| (trace::HEADER, Some(step.as_bytes()))));
+
     let mut id = [0; Hyphenated::LENGTH];
     made.payload.clear();
     made.payload.extend_from_slice(b"{\"order_id\":\"");
@@ -172,7 +202,7 @@ fn show_order(
     if kind == RESERVED {
         made.payload.push(b'}');
         let (payload, source) = (Some(made.payload.as_slice()), Some(made.source.as_str()));
-        see(Message { topic: &topics.warehouse, key, payload, source, headers: &[] });
+        see(Message { topic: &topics.warehouse, key, payload, source, headers: to_warehouse.as_slice() });
         made.payload.truncate(end);
     }
     for part in [",\"status\":\"", status, "\""] {
@@ -186,9 +216,9 @@ fn show_order(
     made.payload.push(b'}');
     let (payload, source) = (Some(made.payload.as_slice()), Some(made.source.as_str()));
     if kind == CANCELLED {
-        see(Message { topic: &topics.warehouse, key, payload, source, headers: &[] });
+        see(Message { topic: &topics.warehouse, key, payload, source, headers: to_warehouse.as_slice() });
     }
-    see(Message { topic: &topics.validated, key, payload, source, headers: &[] });
+    see(Message { topic: &topics.validated, key, payload, source, headers: to_validated.as_slice() });
     Some(())
 }
 
@@ -207,6 +237,7 @@ mod tests {
         rows.add(&order, 0);
         let mut packed = Packed::default();
         packed.change("P1", Shelf { bucket: 1, available: 8, reserved: 2 }, 2, 40);
+        packed.trace(Trace::read(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
         packed.order(40, Verdict::Reserved { bucket: 1 }, rows.fields(0));
         packed.order(41, Verdict::Rejected(Reason::InsufficientStock), rows.fields(0));
         packed.cancelled(rows.fields(0));
@@ -214,8 +245,9 @@ mod tests {
 
         let topics = Topics { validated: "v".into(), inventory: "i".into(), warehouse: "w".into() };
         let from = Partition::new("orders-placed", 3);
-        let mut seen = Vec::new();
+        let (mut seen, mut traces) = (Vec::new(), Vec::new());
         let mut see = |message: Message<'_>| {
+            traces.push(message.headers.first().map(|(_, value)| Trace::read(value.unwrap()).unwrap()));
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             seen.push([
                 message.topic.to_owned(),
@@ -247,6 +279,10 @@ mod tests {
                 ["v", "C\"1", &format!("{order},\"status\":\"cancelled\"}}"), "orders-placed/3/0"],
             ]
         );
+        let of: Vec<Option<String>> = traces.iter().map(|trace| Some(trace.as_ref()?.trace_id())).collect();
+        let same = Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned());
+        assert_eq!(of, [None, same.clone(), same, None, None, None], "of the order that came with it, and of no other");
+        assert_ne!(traces[1], traces[2]);
         for len in 1..body.len() {
             // Whatever is cut off, it is told, or the cut is between two messages.
             let _ = unfold(&body[..len], &from, &topics, &mut |_| {});

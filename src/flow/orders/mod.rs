@@ -37,6 +37,7 @@ use crate::outlet::Message;
 use crate::pg::copy::timestamp_us;
 use crate::pg::{UNIQUE_VIOLATION, Work, outbox, quoted};
 use crate::record::{Partition, Record};
+use crate::trace::Trace;
 
 pub const NAME: &str = "orders";
 
@@ -255,6 +256,7 @@ impl Orders {
         }
         for (order, verdict) in group.orders.iter().zip(&done.verdicts) {
             let fields = group.batches[order.batch].rows.fields(order.row);
+            bodies[order.batch].trace(group.batches[order.batch].rows.trace_of(order.row));
             bodies[order.batch].order(offset(order), *verdict, fields);
         }
         let told =
@@ -356,6 +358,9 @@ impl Flow for Orders {
             Fault::reject("orders.no_timestamp", "the record has no timestamp that PostgreSQL could hold")
         })?;
         rows.add(&order, created_at_us);
+        if self.topics.is_some() {
+            Trace::of(record.headers).into_iter().for_each(|trace| rows.trace(trace));
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use super::order::{Order, Wish};
 use super::stock::{Reason, Verdict};
 use crate::engine::Rows;
 use crate::pg::copy::field;
+use crate::trace::Trace;
 
 /// Columns of `sql/orders/copy.sql`.
 const COLUMNS: i16 = 9;
@@ -31,6 +32,8 @@ pub struct OrderRows {
     fields: Vec<u8>,
     products: Vec<String>,
     product_numbers: HashMap<String, usize>,
+    /// Of the rows that belong to one, in their order.
+    traces: Vec<(usize, Trace)>,
 }
 
 impl OrderRows {
@@ -48,6 +51,16 @@ impl OrderRows {
         let end = out.len();
         let product = self.product_number(product_id);
         self.rows.push(Row { order_id: order.order_id, product, quantity: *quantity, end });
+    }
+
+    /// The row that was added last belongs to this trace.
+    pub fn trace(&mut self, trace: Trace) {
+        self.traces.push((self.rows.len().saturating_sub(1), trace));
+    }
+
+    pub fn trace_of(&self, row: usize) -> Option<Trace> {
+        let at = self.traces.binary_search_by_key(&row, |(row, _)| *row).ok()?;
+        Some(self.traces[at].1)
     }
 
     fn product_number(&mut self, product_id: &str) -> usize {
@@ -102,7 +115,7 @@ impl Rows for OrderRows {
     }
 
     fn bytes(&self) -> usize {
-        self.fields.len() + self.rows.len() * size_of::<Row>()
+        self.fields.len() + self.rows.len() * size_of::<Row>() + self.traces.len() * size_of::<(usize, Trace)>()
     }
 
     fn clear(&mut self) {
@@ -110,13 +123,16 @@ impl Rows for OrderRows {
         self.fields.clear();
         self.products.clear();
         self.product_numbers.clear();
+        self.traces.clear();
     }
 
     fn part(&self, rows: Range<usize>) -> Self {
         let start = self.start(rows.start);
         let end = rows.end.checked_sub(1).map_or(0, |last| self.rows[last].end).max(start);
         let moved = |row: &Row| Row { end: row.end - start, ..row.clone() };
+        let traces = self.traces.iter().filter(|(row, _)| rows.contains(row));
         OrderRows {
+            traces: traces.map(|(row, trace)| (row - rows.start, *trace)).collect(),
             rows: self.rows[rows].iter().map(moved).collect(),
             fields: self.fields[start..end].to_vec(),
             products: self.products.clone(),

@@ -13,6 +13,7 @@ use crate::engine::Letter;
 use crate::fault::{Cause, Fault};
 use crate::pg::Work;
 use crate::record::Partition;
+use crate::trace::{self, Trace};
 
 const FILTER: &str = include_str!("../../../sql/letters/filter.sql");
 const LIST: &str = include_str!("../../../sql/letters/list.sql");
@@ -99,6 +100,11 @@ pub struct Whole {
     pub record_timestamp: Option<String>,
     pub settled_at: Option<String>,
     pub key: Option<Content>,
+    /// The trace that the record belongs to, by its headers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
     pub headers: Vec<Header>,
     pub payload: Option<Content>,
     /// A list of `{at, what}`, with `code` and `reason` where it was refused.
@@ -204,6 +210,8 @@ pub fn show(work: &mut Work<'_>, id: i64, bytes_max: usize) -> Result<Option<Who
     };
     let (names, values): (Vec<String>, Vec<Option<&[u8]>>) = (row.get(16), row.get(17));
     let value = |value: Option<&[u8]>| value.map(|value| Content::within(value, bytes_max));
+    let is_trace = |(name, _): &(&String, &Option<&[u8]>)| *name == trace::HEADER;
+    let trace = names.iter().zip(&values).find(is_trace).and_then(|(_, value)| Trace::read((*value)?));
     let headers = names.into_iter().zip(values).map(|(name, bytes)| Header { name, value: value(bytes) }).collect();
     let history = RawValue::from_string(row.get(18))
         .map_err(|_| Fault::stop("letters.history", format!("the history of letter {id} is no JSON")))?;
@@ -212,6 +220,8 @@ pub fn show(work: &mut Work<'_>, id: i64, bytes_max: usize) -> Result<Option<Who
         record_timestamp: row.get(10),
         settled_at: row.get(11),
         key: content(12, 13),
+        trace_id: trace.map(|trace| trace.trace_id()),
+        span_id: trace.map(|trace| trace.span_id()),
         headers,
         payload: content(14, 15),
         history,

@@ -14,6 +14,7 @@ use crate::flow::orders::order::{Order, Wish};
 use crate::ops::Answer;
 use crate::ops::service::Reply;
 use crate::outlet::{Message, Outlet};
+use crate::trace::{self, Trace};
 use crate::track::Track;
 
 /// Orders that Kafka has not answered for yet, over all requests: at 100,000 a second those of half a second. A tenth of
@@ -93,7 +94,9 @@ impl Acceptance {
             payload.clear();
             order.write(&mut payload);
             let (key, payload) = (Some(order.wish.customer_id.as_bytes()), Some(payload.as_slice()));
-            let message = Message { topic: &self.topic, key, payload, source: None, headers: &[] };
+            let parent = Trace::begin(&order.order_id.to_string()).to_string();
+            let headers = [(trace::HEADER, Some(parent.as_bytes()))];
+            let message = Message { topic: &self.topic, key, payload, source: None, headers: &headers };
             if let Err(fault) = self.outlet.publish(&message, Box::new(move |result| pending.told(result))) {
                 group.note(index, NOT_SENT, fault.into_cause());
             }

@@ -1,0 +1,143 @@
+//! How far groups are behind, any groups: what they have committed, where their partitions end, and when the record was
+//! made that comes next. It reads and joins nothing: no group notices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+
+use super::{client_config, fault, raw};
+use crate::fault::{Cause, Fault};
+use crate::record::Partition;
+
+/// The records that come next are asked for together, each from the head of its partition: those that have not come by
+/// then are said to be unknown.
+const RECORDS_WAIT: Duration = Duration::from_secs(3);
+const SLICE: Duration = Duration::from_millis(100);
+
+/// A partition as a group sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    pub partition: Partition,
+    /// None where the group has committed nothing of it.
+    pub committed: Option<i64>,
+    pub end: i64,
+    /// Records between the two. Those that are not kept any more do not count.
+    pub lag_records: Option<i64>,
+    /// How long the record that comes next has been waiting since it was made.
+    pub lag_ms: Option<i64>,
+}
+
+pub struct Lag {
+    client: BaseConsumer,
+    patience: Duration,
+}
+
+impl Lag {
+    pub fn new(brokers: &str, options: &BTreeMap<String, String>, patience: Duration) -> Result<Lag, Cause> {
+        let mut config = client_config(brokers);
+        config.extend(options.clone());
+        // The client wants the name of a group; as it neither joins nor commits, there is no such group. The rest keeps one
+        // record of each partition from being many.
+        config
+            .set("group.id", "sluicegate lag")
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "error")
+            .set("queued.min.messages", "1")
+            .set("queued.max.messages.kbytes", "64")
+            .set("fetch.message.max.bytes", "4096")
+            .set("fetch.error.backoff.ms", "100");
+        let client = config.create().map_err(|error| of_error("lag")(error).into_cause())?;
+        Ok(Lag { client, patience })
+    }
+
+    /// All groups of the cluster, with the state of each, in order.
+    pub fn groups(&self) -> Result<BTreeMap<String, String>, Fault> {
+        Ok(raw::groups(&self.client, self.patience)?.into_iter().collect())
+    }
+
+    /// The partitions of the topics that the group has committed offsets of.
+    pub fn of(&self, group: &str) -> Result<Vec<Place>, Fault> {
+        let committed: BTreeMap<Partition, i64> =
+            raw::committed(&self.client, group, self.patience)?.into_iter().collect();
+        let topics: BTreeSet<&str> = committed.keys().map(|partition| &*partition.topic).collect();
+        let mut partitions: BTreeSet<Partition> = BTreeSet::new();
+        for topic in topics {
+            let metadata = self.client.fetch_metadata(Some(topic), self.patience).map_err(of_error(topic))?;
+            // A topic that is gone has offsets for a while, and no partitions.
+            let found = metadata.topics().iter().filter(|found| found.name() == topic && found.error().is_none());
+            partitions
+                .extend(found.flat_map(|found| found.partitions()).map(|found| Partition::new(topic, found.id())));
+        }
+        let (begins, ends) = (self.bounds(&partitions, Offset::Beginning)?, self.bounds(&partitions, Offset::End)?);
+        let mut places: Vec<Place> = Vec::new();
+        for ((partition, begin), end) in partitions.iter().zip(begins).zip(ends) {
+            let committed = committed.get(partition).copied();
+            let lag_records = committed.map(|committed| (end - committed.max(begin)).max(0));
+            let lag_ms = lag_records.filter(|lag| *lag == 0);
+            places.push(Place { partition: partition.clone(), committed, end, lag_records, lag_ms });
+        }
+        self.read_next(&mut places)?;
+        Ok(places)
+    }
+
+    /// The first or the last offset of each: one request for all partitions of a broker.
+    fn bounds(&self, partitions: &BTreeSet<Partition>, which: Offset) -> Result<Vec<i64>, Fault> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = list(partitions.iter().map(|partition| (partition, which)))?;
+        let found = self.client.offsets_for_times(asked, self.patience).map_err(of_error("asking for offsets"))?;
+        let bound = |partition: &Partition| match found.find_partition(&partition.topic, partition.id) {
+            Some(at) => match at.offset() {
+                Offset::Offset(offset) => Ok(offset),
+                other => Err(Fault::retry("kafka.no_offset", format!("{partition}: its bound is {other:?}"))),
+            },
+            None => Err(Fault::retry("kafka.no_offset", format!("{partition}: the broker said nothing of it"))),
+        };
+        partitions.iter().map(bound).collect()
+    }
+
+    /// Reads one record of each partition that has one left.
+    fn read_next(&self, places: &mut [Place]) -> Result<(), Fault> {
+        let next = |place: &Place| place.committed.filter(|_| place.lag_records.is_some_and(|lag| lag > 0));
+        let mut missing: BTreeMap<Partition, usize> = places
+            .iter()
+            .enumerate()
+            .filter(|(_, place)| next(place).is_some())
+            .map(|(index, place)| (place.partition.clone(), index))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let begin = |place: &Place| place.end - place.lag_records.unwrap_or(0);
+        let at = list(missing.iter().map(|(partition, index)| (partition, Offset::Offset(begin(&places[*index])))))?;
+        self.client.assign(&at).map_err(of_error("reading"))?;
+        let by = Instant::now() + RECORDS_WAIT.min(self.patience);
+        while !missing.is_empty() && Instant::now() < by {
+            // Errors here are of the connection or of one partition: what does not come is unknown.
+            let Some(Ok(record)) = self.client.poll(SLICE) else { continue };
+            let partition = Partition::new(record.topic(), record.partition());
+            if let Some(index) = missing.remove(&partition) {
+                let now_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as i64;
+                places[index].lag_ms = record.timestamp().to_millis().map(|made_ms| (now_ms - made_ms).max(0));
+                let _ = self.client.pause(&list(std::iter::once((&partition, Offset::Invalid)))?);
+            }
+        }
+        self.client.unassign().map_err(of_error("reading"))
+    }
+}
+
+fn of_error(about: &str) -> impl Fn(KafkaError) -> Fault {
+    move |error| fault::of_error(&error, about)
+}
+
+fn list<'a>(at: impl Iterator<Item = (&'a Partition, Offset)>) -> Result<TopicPartitionList, Fault> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in at {
+        list.add_partition_offset(&partition.topic, partition.id, offset).map_err(of_error(&partition.topic))?;
+    }
+    Ok(list)
+}
