@@ -62,7 +62,7 @@ fn text(out: &mut String, x: f64, y: f64, size: f64, color: &str, text: &str) {
 fn series(panel: &Panel, ask: &impl Fn(&str) -> Vec<Value>) -> Vec<Series> {
     let mut all = Vec::new();
     for (query, legend) in &panel.queries {
-        for found in ask(&query.replace("$__rate_interval", "5s").replace("[1h]", "[1m]")) {
+        for found in ask(&query.replace("$__rate_interval", "5s")) {
             let mut name = legend.to_string();
             for (label, value) in found["metric"].as_object().into_iter().flatten() {
                 name = name.replace(&format!("{{{{{label}}}}}"), value.as_str().unwrap_or_default());
