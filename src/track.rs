@@ -121,8 +121,8 @@ pub struct PartitionTrack {
     pub read_offset: Level,
     /// 1 while the thread asks for records, 0 while it waits for a writer.
     pub asking: Level,
-    /// The timestamp of the oldest record that is read and not written, and of the last one that is written; -1 where
-    /// there is none. In milliseconds since 1970.
+    /// The timestamp of the oldest record that is read and not written, or when it is due where it has to wait, and the
+    /// timestamp of the last one that is written; -1 where there is none. In milliseconds since 1970.
     pub pending_ms: Level,
     pub written_ms: Level,
 }

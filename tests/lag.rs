@@ -14,6 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
+use support::stream::Stream;
 use support::unique;
 use support::world::World;
 
@@ -190,4 +191,26 @@ fn a_flow_of_ours_exports_how_long_its_next_record_waits() {
     support::wait_for("0 again", MINUTE, at_the_end);
     support::wait_for("no batch", MINUTE, || instance.metric("sluicegate_batches_in_flight").filter(|n| *n == 0.0));
     world.check();
+}
+
+#[test]
+fn a_record_that_is_not_due_yet_is_not_late() {
+    let mut stream = Stream::new("kept", r#"[{"kind": "fail", "transient_percent": 100, "permanent_percent": 0}]"#)
+        .with("SLUICEGATE_FLOWS_EVENTS_RETRY_DELAY_MS", "3600000");
+    stream.send(Some("m-1"), "key", "{}");
+    stream.flush();
+    let instance = stream.start();
+    let waits_at = || {
+        let metrics = instance.get("/metrics")?.1;
+        let topic = format!("topic=\"{}-retry-1\"", stream.topic);
+        let is_it = |line: &&str| line.starts_with("sluicegate_partition_lag_records") && line.contains(&topic);
+        let line = metrics.lines().filter(is_it).find(|line| line.ends_with("} 1"))?;
+        Some((line.split_once('{')?.1.to_owned(), metrics.clone()))
+    };
+    let behind = || {
+        let (place, metrics) = waits_at()?;
+        let name = format!("sluicegate_partition_lag_seconds{{{}", place.strip_suffix('1')?);
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).map(str::to_owned)
+    };
+    assert_eq!(support::wait_for("a record that waits", MINUTE, behind), "0");
 }

@@ -100,7 +100,7 @@ pub struct Marks {
     /// Spent on waiting for more records once the first was there, and on making rows of them.
     pub polling: Duration,
     pub decoding: Duration,
-    /// The timestamps of its first and its last record.
+    /// The timestamp of its first record, or when that was due, and the timestamp of its last one.
     pub first_ms: Option<i64>,
     pub last_ms: Option<i64>,
     /// Where courses are told of: the traces of its first records that somebody collects.

@@ -119,7 +119,8 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             if record.offset < filling.next {
                 return Ok(Seen::Taken); // from before the lane's position: applied already
             }
-            early_ms = sink.due_ms(record).filter(|due_ms| *due_ms > clock.unix_ms());
+            let due_ms = sink.due_ms(record);
+            early_ms = due_ms.filter(|due_ms| *due_ms > clock.unix_ms());
             if early_ms.is_some() {
                 return Ok(Seen::Later);
             }
@@ -131,7 +132,9 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             }
             let shown_at = *shown_at.get_or_insert_with(|| clock.now());
             if filling.is_empty() {
-                (filling.opened_at, filling.marks.first_ms) = (shown_at, record.timestamp_ms);
+                // One that had to wait is late from when it was due.
+                let since_ms = due_ms.map(|due_ms| due_ms as i64).or(record.timestamp_ms);
+                (filling.opened_at, filling.marks.first_ms) = (shown_at, since_ms);
             }
             filling.marks.last_ms = record.timestamp_ms;
             if has_links {
@@ -145,6 +148,9 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             .map(|()| Seen::Taken)
         });
         (self.due_ms, self.paced_until) = (early_ms, paced_until);
+        if !self.in_flight {
+            self.note_pending();
+        }
         if early_ms.is_some() || paced_until.is_some() {
             // A silence with a cause: nothing is asked for until then.
             self.place.asking.set(0);
@@ -154,9 +160,6 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             self.filling.marks.polling += shown_at.unwrap_or(now).saturating_sub(asked_at);
         }
         self.filling.marks.decoding += shown_at.map_or(Duration::ZERO, |shown_at| now.saturating_sub(shown_at));
-        if was_empty && !self.in_flight {
-            self.place.pending_ms.set(self.filling.marks.first_ms.unwrap_or(-1));
-        }
         self.track.consumed.add(seen);
         self.place.ahead.add(seen as i64);
         match taken {
@@ -176,6 +179,13 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             }
             Err(Fault::Reject(cause) | Fault::Stop(cause)) => self.halt(cause),
         }
+    }
+
+    /// Since when the first record that is read waits to be written, with nothing before it in flight. A record that is
+    /// kept back waits from when it is due.
+    fn note_pending(&self) {
+        let due_ms = self.due_ms.map(|due_ms| due_ms as i64);
+        self.place.pending_ms.set(self.filling.marks.first_ms.or(due_ms).unwrap_or(-1));
     }
 
     /// Going on would skip something. What came before it is written first, so that the ledger stands where it is.
@@ -287,7 +297,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
                 self.place.ahead.add(-((batch.offsets.len() + batch.letters.len()) as i64));
                 self.place.next_offset.set(batch.next);
                 batch.marks.last_ms.into_iter().for_each(|last_ms| self.place.written_ms.set(last_ms));
-                self.place.pending_ms.set(self.filling.marks.first_ms.unwrap_or(-1));
+                self.note_pending();
                 // Remembered until written: the next batch may be refused for another record of the same span.
                 self.refused = self.refused.split_off(&batch.next);
                 self.spare = Some(batch);

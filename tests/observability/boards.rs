@@ -82,7 +82,7 @@ fn from(limit: f64, panel: Panel) -> Panel {
 /// Letters in an hour. A reason has no series before its first letter.
 fn set_aside(selected: &str, by: &str) -> String {
     let (letters, none) = ("sluicegate_letters_by_reason_total", "sluicegate_letters_total");
-    format!("sum {by}(increase({letters}{{{selected}}}[1h])) or sum {by}({none}{{{selected}}}) * 0")
+    format!("round(sum {by}(increase({letters}{{{selected}}}[1h]))) or sum {by}({none}{{{selected}}}) * 0")
 }
 
 /// Seconds that threads spend in each stage in every second.

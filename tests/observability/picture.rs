@@ -62,7 +62,7 @@ fn text(out: &mut String, x: f64, y: f64, size: f64, color: &str, text: &str) {
 fn series(panel: &Panel, ask: &impl Fn(&str) -> Vec<Value>) -> Vec<Series> {
     let mut all = Vec::new();
     for (query, legend) in &panel.queries {
-        for found in ask(&query.replace("$__rate_interval", "5s").replace("[1h]", "[1m]")) {
+        for found in ask(&query.replace("$__rate_interval", "5s")) {
             let mut name = legend.to_string();
             for (label, value) in found["metric"].as_object().into_iter().flatten() {
                 name = name.replace(&format!("{{{{{label}}}}}"), value.as_str().unwrap_or_default());
@@ -82,7 +82,7 @@ fn number(out: &mut String, panel: &Panel, all: &[Series], x: f64, y: f64, width
         let value = series.points.last().map_or(0.0, |(_, value)| *value);
         let is_bad = panel.limit.is_some_and(|limit| value >= limit);
         let at = x + 10.0 + each * index as f64;
-        text(out, at, y + 56.0, 23.0, if is_bad { "#c53030" } else { "#2f855a" }, &shown(value, panel.unit));
+        text(out, at, y + 54.0, 18.0, if is_bad { "#c53030" } else { "#2f855a" }, &shown(value, panel.unit));
         text(out, at, y + 77.0, 11.0, PALE, &series.name);
     }
 }
@@ -109,22 +109,33 @@ fn graph(out: &mut String, panel: &Panel, all: &[Series], (x, y, width, height):
         let _ = writeln!(out, r#"<line x1="{left:.1}" y1="{at:.1}" x2="{right:.1}" y2="{at:.1}" stroke="{GRID}"/>"#);
         text(out, x + 8.0, at + 3.5, 9.5, PALE, &shown(most * part, panel.unit));
     }
+    // The highest first, so that what is stacked below it covers it.
+    for (index, series) in all.iter().enumerate().rev() {
+        let color = COLORS[index % COLORS.len()];
+        let across = |at: f64| left + (right - left) * (at - first) / (last - first).max(1.0);
+        let place =
+            |(at, value): &(f64, f64)| format!("{:.1},{:.1}", across(*at), bottom - (bottom - top) * value / most);
+        let path = series.points.iter().map(place).collect::<Vec<_>>().join(" ");
+        let (begin, end) = (across(series.points[0].0), across(series.points[series.points.len() - 1].0));
+        let _ = match panel.show == Show::Stack {
+            true => writeln!(
+                out,
+                r#"<polygon points="{begin:.1},{bottom:.1} {path} {end:.1},{bottom:.1}" fill="{color}" fill-opacity="0.85"/>"#
+            ),
+            false => writeln!(out, r#"<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"/>"#),
+        };
+    }
     let mut legend = left;
     for (index, series) in all.iter().enumerate() {
-        let color = COLORS[index % COLORS.len()];
-        let place = |(at, value): &(f64, f64)| {
-            let x = left + (right - left) * (at - first) / (last - first).max(1.0);
-            format!("{x:.1},{:.1}", bottom - (bottom - top) * value / most)
-        };
-        let path = series.points.iter().map(place).collect::<Vec<_>>().join(" ");
-        let _ = writeln!(out, r#"<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"/>"#);
-        let _ = writeln!(
-            out,
-            r#"<rect x="{legend:.1}" y="{:.1}" width="10" height="3" fill="{color}"/>"#,
-            y + height - 13.0
-        );
+        let width = 26.0 + 5.6 * series.name.chars().count() as f64;
+        if legend + width > right + GAP {
+            text(out, legend, y + height - 8.0, 10.0, PALE, "…");
+            break;
+        }
+        let (color, at) = (COLORS[index % COLORS.len()], y + height - 13.0);
+        let _ = writeln!(out, r#"<rect x="{legend:.1}" y="{at:.1}" width="10" height="3" fill="{color}"/>"#);
         text(out, legend + 14.0, y + height - 8.0, 10.0, INK, &series.name);
-        legend += 26.0 + 5.6 * series.name.chars().count() as f64;
+        legend += width;
     }
 }
 
