@@ -21,6 +21,7 @@ targets! {
     config_env,
     config_file,
     config_url,
+    debezium,
     gate,
     order_json,
 }

@@ -235,6 +235,10 @@ pub struct Flow {
     #[serde(default)]
     pub binary_mode: String,
     #[serde(default)]
+    pub time_precision: String,
+    #[serde(default)]
+    pub decimal_mode: String,
+    #[serde(default)]
     pub unavailable_value: String,
     #[serde(default)]
     pub continue_on_error: bool,

@@ -119,8 +119,6 @@ impl<F: Flow> Apply<F> {
         let all: Vec<&Batch<F::Rows>> = group.iter().collect();
         let rejection = match self.write(session, &all) {
             Err(Fault::Reject(cause)) => cause,
-            // Nothing was written, and a lane that is opened again decodes by what is known now.
-            Err(Fault::Retry(cause)) if cause.code == AGAIN => return Ok(vec![Outcome::Fenced; group.len()]),
             result => return result,
         };
         let refused = self.find_refused(session.begin()?, &all)?;
@@ -175,7 +173,11 @@ impl<F: Flow> Sink for Apply<F> {
             Some(session) => session,
             None => self.database.session()?,
         };
-        let result = self.apply_in(&mut connected, group);
+        let result = match self.apply_in(&mut connected, group) {
+            // Nothing was written, and a lane that is opened again decodes by what is known now.
+            Err(Fault::Retry(cause)) if cause.code == AGAIN => Ok(vec![Outcome::Fenced; group.len()]),
+            result => result,
+        };
         // A session that failed is not trusted again: it may be one that can only read since a fail-over, or that
         // carries a setting of its time. A new one costs less than the pause before the next attempt.
         match result.is_ok() {

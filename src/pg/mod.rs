@@ -324,6 +324,14 @@ impl Work<'_> {
         self.tx.execute(&statement, &values).map_err(|error| fault::of(&error))
     }
 
+    /// The same of a query.
+    pub fn ask(&mut self, sql: &str, types: &[Type], values: &[Option<&[u8]>]) -> Result<Vec<postgres::Row>, Fault> {
+        let statement = self.prepared_as(sql, types)?;
+        let values: Vec<Encoded<'_>> = values.iter().map(|value| Encoded(*value)).collect();
+        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+        self.tx.query(&statement, &values).map_err(|error| fault::of(&error))
+    }
+
     /// One binary COPY of joined buffers. The client copies a message twice on its way and the server takes no more
     /// than one GiB of it: large buffers go in parts.
     pub fn copy(&mut self, sql: &str, buffers: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<u64, Fault> {

@@ -66,7 +66,7 @@ impl Table {
                 {"type": "string", "field": "op"}]});
         let payload = self.payload(op, &before, &after, lsn);
         let key = self.key(if after.is_null() { &before } else { &after }).filter(|_| op != "t");
-        (key, Some(format!("{{\"schema\":{schema},\"payload\":{payload}}}")))
+        (key, Some(format!("{{\"schema\":{schema},\"payload\":{payload}}}")), Vec::new())
     }
 
     /// The same without schemas.
@@ -75,7 +75,7 @@ impl Table {
         let key: serde_json::Map<String, Value> =
             self.key.iter().map(|name| (name.clone(), row[name].clone())).collect();
         let key = Some(Value::Object(key).to_string()).filter(|_| !self.key.is_empty() && op != "t");
-        (key, Some(self.payload(op, &before, &after, lsn).to_string()))
+        (key, Some(self.payload(op, &before, &after, lsn).to_string()), Vec::new())
     }
 
     fn payload(&self, op: &str, before: &Value, after: &Value, lsn: i64) -> Value {
@@ -87,5 +87,12 @@ impl Table {
 
 /// What follows a deletion.
 pub fn tombstone(event: &Event) -> Event {
-    (event.0.clone(), None)
+    (event.0.clone(), None, event.2.clone())
+}
+
+/// With a header.
+pub fn with(event: Event, name: &str, value: &str) -> Event {
+    let (key, payload, mut headers) = event;
+    headers.push((name.to_owned(), Some(value.as_bytes().to_vec())));
+    (key, payload, headers)
 }

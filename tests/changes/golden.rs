@@ -9,7 +9,7 @@ use crate::target::{Event, Target};
 
 /// What the connector itself does not carry in some mode or at its ends (tests/golden/cdc/README.md): tables and columns.
 /// Each of their values is held against what can be expected of it by the test of `decode::debezium`.
-const NOT_CARRIED: [(&str, &str); 16] = [
+const NOT_CARRIED: &[(&str, &str)] = &[
     ("extremes", ""),
     ("unknown", ""),
     ("spans", ""),
@@ -26,6 +26,12 @@ const NOT_CARRIED: [(&str, &str); 16] = [
     ("numbers", "num_fine"),
     ("numbers", "nums"),
     ("bits", "bits_any"),
+    ("bits", "bits_20"),
+    ("maps", ""),
+    ("specials", ""),
+    ("texts", "fixed"),
+    ("texts", "host"),
+    ("texts", "letter"),
 ];
 
 fn text(part: &Value, schemas: &[Value]) -> Option<String> {
@@ -45,15 +51,41 @@ fn check(file: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cdc").join(file);
     let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let binary = golden["options"]["binary.handling.mode"].as_str().unwrap_or("bytes").to_owned();
-    let mut target = Target::new(&[("binary_mode", &binary)]);
+    let decimals = golden["options"]["decimal.handling.mode"].as_str().unwrap_or("precise").to_owned();
+    let times = golden["options"]["time.precision.mode"].as_str().unwrap_or("adaptive").to_owned();
+    let mut target = Target::new(&[("binary_mode", &binary), ("decimal_mode", &decimals), ("time_precision", &times)]);
     // Rows of types of extensions need these; of the source's own types the target knows nothing.
     for extension in ["hstore", "citext", "ltree"] {
         let _ = target.client.batch_execute(&format!("CREATE EXTENSION IF NOT EXISTS {extension}"));
     }
+    // What no event says, a table says that is there: the source's own, as far as its types are everywhere.
+    let is_bare =
+        ["binary", "decimal-string", "schemaless", "flat-schemaless"].iter().any(|name| file.starts_with(name));
+    for (table, columns) in golden["columns"].as_object().unwrap().iter().filter(|_| is_bare) {
+        let columns: Vec<(&str, &str)> = columns
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|column| (column[0].as_str().unwrap(), column[1].as_str().unwrap()))
+            .collect();
+        let mut parts: Vec<String> = Vec::new();
+        for (name, kind) in &columns {
+            let is_known = target.rows(&format!("SELECT to_regtype('{kind}')")) != ["null"];
+            let kind = if is_known { kind } else { "text" };
+            parts.push(format!("\"{name}\" {kind}"));
+        }
+        let key = if columns.iter().any(|(name, _)| *name == "id") { ", PRIMARY KEY (id)" } else { "" };
+        let sql = format!("CREATE TABLE public.\"{table}\" ({}{key})", parts.join(", "));
+        target.client.batch_execute(&sql).unwrap();
+    }
     let schemas = golden["schemas"].as_array().cloned().unwrap_or_default();
     let mut topics: BTreeMap<&str, Vec<(&Value, Event)>> = BTreeMap::new();
     for event in golden["events"].as_array().unwrap() {
-        let record = (text(&event["key"], &schemas), text(&event["value"], &schemas));
+        let header = |header: &Value| {
+            (header[0].as_str().unwrap().to_owned(), header[1].as_str().map(|text| text.as_bytes().to_vec()))
+        };
+        let headers = event["headers"].as_array().unwrap().iter().map(header).collect();
+        let record = (text(&event["key"], &schemas), text(&event["value"], &schemas), headers);
         topics.entry(event["topic"].as_str().unwrap()).or_default().push((event, record));
     }
     let mut wrong = Vec::new();
@@ -61,11 +93,15 @@ fn check(file: &str) -> Vec<String> {
         let records: Vec<Event> = events.iter().map(|(_, record)| record.clone()).collect();
         target.apply(topic, 0, &records);
         let letters = std::mem::take(&mut target.letters);
-        wrong.extend(letters.iter().map(|letter| format!("{file} {topic} letter {letter:?}")));
+        let is_extreme = topic.ends_with(".extremes");
+        wrong.extend(letters.iter().filter(|_| !is_extreme).map(|letter| format!("{file} {topic} letter {letter:?}")));
         // The last word on each key.
         let mut last: BTreeMap<String, &Value> = BTreeMap::new();
         for (event, _) in &events {
             let key = event["key"].get("payload").unwrap_or(&event["key"]);
+            if key.is_null() {
+                continue;
+            }
             match event["expected"].is_null() {
                 true => drop(last.remove(&key["id"].to_string())),
                 false => drop(last.insert(key["id"].to_string(), event)),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::events::{Table, plain, semantic, tombstone};
+use crate::events::{Table, plain, semantic, tombstone, with};
 use crate::target::{Event, Target};
 
 fn users() -> Table {
@@ -85,6 +85,40 @@ fn a_large_value_that_is_left_out_stays_also_within_a_batch() {
 }
 
 #[test]
+fn a_row_with_another_key_takes_along_what_the_connector_leaves_out() {
+    let (table, unknown) = (users(), "__debezium_unavailable_value");
+    let row = |id: i32, bio: &str| json!({"id": id, "name": "n", "bio": bio});
+    let gone = with(table.event("d", row(1, "long"), Value::Null, 2), "__debezium.newkey", "{\"id\":9}");
+    let come = with(table.event("c", Value::Null, row(9, unknown), 2), "__debezium.oldkey", "{\"id\":1}");
+    for batches in [vec![1, 2], vec![1, 1, 1], vec![3]] {
+        let mut target = Target::new(&[]);
+        let mut events = vec![table.event("c", Value::Null, row(1, "long"), 1), gone.clone(), come.clone()];
+        for count in batches {
+            let batch: Vec<Event> = events.drain(..count).collect();
+            target.apply(&table.topic(), 0, &batch);
+        }
+        assert_eq!((target.rows(USERS), target.codes()), (vec!["9|n|long".to_owned()], vec![]));
+        // Once more, and the other way round, as partitions may have it.
+        target.apply(&table.topic(), 1, &[come.clone(), gone.clone()]);
+        assert_eq!((target.rows(USERS), target.codes()), (vec!["9|n|long".to_owned()], vec![]));
+    }
+    let mut target = Target::new(&[]);
+    target.apply(&table.topic(), 0, &[table.event("c", Value::Null, row(1, "long"), 1)]);
+    target.apply(&table.topic(), 1, std::slice::from_ref(&come));
+    target.apply(&table.topic(), 0, std::slice::from_ref(&gone));
+    assert_eq!((target.rows(USERS), target.codes()), (vec!["9|n|long".to_owned()], vec![]));
+}
+
+#[test]
+fn a_table_that_is_gone_is_made_again() {
+    let (mut target, table) = (Target::new(&[]), users());
+    target.apply(&table.topic(), 0, &[table.event("c", Value::Null, user(1, "a"), 1)]);
+    target.client.batch_execute("DROP TABLE public.users").unwrap();
+    target.apply(&table.topic(), 0, &[table.event("c", Value::Null, user(2, "b"), 2)]);
+    assert_eq!(target.rows(USERS), ["2|b|null"]);
+}
+
+#[test]
 fn a_changed_key_is_another_row_and_truncate_empties() {
     let (mut target, table) = (Target::new(&[]), users());
     let away = table.event("d", user(1, "a"), Value::Null, 3);
@@ -110,6 +144,15 @@ fn a_changed_key_is_another_row_and_truncate_empties() {
         ],
     );
     assert_eq!(target.rows(USERS), ["6|after|null"]);
+
+    let mut empty = Target::new(&[]);
+    empty.apply(
+        &table.topic(),
+        0,
+        &[table.event("t", Value::Null, Value::Null, 1), table.event("c", Value::Null, user(1, "a"), 2)],
+    );
+    empty.apply(&table.topic(), 0, &[table.event("u", Value::Null, user(1, "b"), 3)]);
+    assert_eq!(empty.rows(USERS), ["1|b|null"]);
 
     let mut keeps = Target::new(&[("truncate", "false")]);
     keeps.apply(
@@ -213,7 +256,8 @@ fn names_of_any_kind_are_names_and_nothing_else() {
         let sql = format!("SELECT {} FROM {}.{}", quoted(name), quoted(&table.schema), quoted(name));
         assert_eq!(target.rows(&sql), ["'; DROP TABLE precious; --"], "{name}");
     }
-    assert_eq!((target.codes(), target.rows("SELECT count(*) FROM precious")), (vec![], vec!["0".to_owned()]));
+    assert_eq!(target.rows("SELECT count(*) FROM precious"), ["0"]);
+    assert_eq!(target.letters, []);
 
     let long = "x".repeat(64);
     let many: Vec<String> = (0..2_000).map(|number| format!("c{number}")).collect();
@@ -289,8 +333,8 @@ fn what_the_user_says_of_tables_and_columns_is_done() {
     assert_eq!(
         target.rows("SELECT id, called, mail, phone, home_town, __op, __at, __offset, __topic, __lsn, is_gone FROM copy.users_of_cdc ORDER BY id"),
         [
-            format!("1|n|{hash}|***|h|c|2026-11-18 10:13:20.001+00|0|cdc.public.Users|0/12C|t"),
-            format!("2|n|{hash}|***|h|c|2026-11-18 10:13:20.002+00|1|cdc.public.Users|0/2|f"),
+            format!("1|n|{hash}|***|h|c|2026-11-18 11:06:40.001+00|0|cdc.public.Users|0/12C|t"),
+            format!("2|n|{hash}|***|h|c|2026-11-18 11:06:40.002+00|1|cdc.public.Users|0/2|f"),
         ]
     );
     assert_eq!(target.rows("SELECT count(*) FROM pg_attribute WHERE attname IN ('bio', 'name') AND attrelid = 'copy.users_of_cdc'::regclass"), ["0"]);
@@ -357,18 +401,16 @@ fn rows_without_their_envelope_are_put_and_deleted() {
     let mut target = Target::new(&[]);
     let key = |id: i32| Some(format!("{{\"id\":{id}}}"));
     let flat = |id: i32, name: &str, deleted: &str| -> Event {
-        (key(id), Some(json!({"id": id, "name": name, "__deleted": deleted, "__source_lsn": id * 10}).to_string()))
+        let row = json!({"id": id, "name": name, "__deleted": deleted, "__source_lsn": id * 10});
+        (key(id), Some(row.to_string()), Vec::new())
     };
     target.apply("cdc.public.people", 0, &[flat(1, "a", "false"), flat(2, "b", "false"), flat(3, "c", "false")]);
-    target.apply("cdc.public.people", 0, &[flat(2, "b", "true"), (key(3), None)]);
+    target.apply("cdc.public.people", 0, &[flat(2, "b", "true"), (key(3), None, Vec::new())]);
     assert_eq!(target.rows("SELECT id, name FROM public.people ORDER BY id"), ["1|a"]);
+    let said = |message: Value| -> Event { (None, Some(message.to_string()), Vec::new()) };
     // Messages about the stream are none of its rows.
-    target.apply("__debezium-heartbeat.cdc", 0, &[(None, Some(json!({"ts_ms": 1}).to_string()))]);
-    target.apply(
-        "cdc.transaction",
-        0,
-        &[(None, Some(json!({"status": "END", "id": "5:1", "event_count": 3}).to_string()))],
-    );
+    target.apply("__debezium-heartbeat.cdc", 0, &[said(json!({"ts_ms": 1}))]);
+    target.apply("cdc.transaction", 0, &[said(json!({"status": "END", "id": "5:1", "event_count": 3}))]);
     assert_eq!(target.rows("SELECT count(*) FROM sluicegate_cdc_tables"), ["1"]);
     assert_eq!(target.letters, []);
 }
@@ -377,11 +419,12 @@ fn rows_without_their_envelope_are_put_and_deleted() {
 fn what_cannot_be_read_is_set_aside_with_its_rule_and_without_its_values() {
     let (mut target, table) = (Target::new(&[]), users());
     let secret = "s3cret";
+    let said = |key: Option<&str>, text: String| -> Event { (key.map(str::to_owned), Some(text), Vec::new()) };
     let broken: Vec<Event> = vec![
-        (None, Some(format!("{{\"{secret}"))),
-        (None, Some(json!({"op": "x", "source": {"table": "t"}, "after": {"a": secret}}).to_string())),
-        (Some("{\"id\":1}".into()), Some(json!({"op": "c", "source": {"table": "t"}, "after": null}).to_string())),
-        (None, Some(format!("{{\"schema\":{{\"type\":\"{secret}\"}},\"payload\":{{}}}}"))),
+        said(None, format!("{{\"{secret}")),
+        said(None, json!({"op": "x", "source": {"table": "t"}, "after": {"a": secret}}).to_string()),
+        said(Some("{\"id\":1}"), json!({"op": "c", "source": {"table": "t"}, "after": null}).to_string()),
+        said(None, format!("{{\"schema\":{{\"type\":\"{secret}\"}},\"payload\":{{}}}}")),
         table.event("c", Value::Null, json!({"id": secret, "name": "n", "bio": null}), 1),
         table.event("c", Value::Null, user(1, "fine"), 2),
     ];

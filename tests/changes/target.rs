@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use sluicegate::config::Sources;
 use sluicegate::engine::{Batch, Claim, Claims, Outcome, Sink, Wanted};
+use sluicegate::fault::Fault;
 use sluicegate::flow::{Apply, Cdc};
-use sluicegate::record::{NoHeaders, Partition, Record};
+use sluicegate::record::{Partition, Record};
 use sluicegate::track::Track;
 
 use crate::support;
 
-pub type Event = (Option<String>, Option<String>);
+/// Key, value and headers.
+pub type Event = (Option<String>, Option<String>, Vec<(String, Option<Vec<u8>>)>);
 
 pub struct Target {
     sink: Apply<Cdc>,
@@ -67,7 +69,7 @@ impl Target {
                 self.claims.insert(partition.clone(), claim.clone());
                 let first = *self.next.entry(partition.clone()).or_insert(0);
                 let mut batch = Batch::new(claim, first);
-                for (index, (key, value)) in events.iter().enumerate() {
+                for (index, (key, value, headers)) in events.iter().enumerate() {
                     let offset = first + index as i64;
                     let record = Record {
                         partition: &partition,
@@ -75,12 +77,12 @@ impl Target {
                         timestamp_ms: Some(1_700_000_000_000 + offset),
                         key: key.as_deref().map(str::as_bytes),
                         payload: value.as_deref().map(str::as_bytes),
-                        headers: &NoHeaders,
+                        headers,
                     };
                     let known = refused.get(&(partition.clone(), offset)).cloned();
                     batch
                         .add(&record, |record, rows| match known {
-                            Some((code, text)) => Err(sluicegate::fault::Fault::reject(code, text)),
+                            Some((code, text)) => Err(Fault::reject(code, text)),
                             None => self.sink.decode(record, rows),
                         })
                         .unwrap();
@@ -90,6 +92,8 @@ impl Target {
             let mut session = None;
             let outcomes = match self.sink.apply(&mut session, &batches) {
                 Ok(outcomes) => outcomes,
+                // A table that has changed meanwhile: the engine asks again.
+                Err(Fault::Retry(cause)) if cause.code.starts_with("pg.42") => continue,
                 Err(fault) => panic!("{fault:?}"),
             };
             let mut is_done = true;

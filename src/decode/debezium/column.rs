@@ -1,9 +1,9 @@
 //! Types of columns as `format_type` shows them: which a field makes, what a field must do for one that is there
 //! already, and to which a column can be widened without touching what its rows mean.
 
-use super::Kind;
 use super::time::Iso;
 use super::value::Form;
+use super::{Kind, Unit};
 
 pub const TIME: &str = "time without time zone";
 pub const TIMETZ: &str = "time with time zone";
@@ -14,6 +14,9 @@ pub const TIMESTAMPTZ: &str = "timestamp with time zone";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Widening {
     Fits,
+    /// If they keep to a limit of which the event says nothing: without it the type is this one. What is too long is
+    /// refused by the server, what is too fine is rounded.
+    Perhaps(String),
     /// It will when its type is changed to this one, which loses nothing of what it has.
     To(String),
     /// No change is safe.
@@ -43,6 +46,8 @@ impl<'a> Column<'a> {
             None => (bare, "", ""),
         };
         let before = before.rsplit_once('.').map_or(before, |(_, name)| name);
+        // Which of its parts an interval has is no other type.
+        let (before, after) = if before.starts_with("interval") { ("interval", "") } else { (before, after) };
         let numbers = inside.split(',').filter_map(|number| number.trim().parse().ok()).collect();
         Column { base: format!("{}{after}", before.trim_end()), numbers, element }
     }
@@ -146,7 +151,55 @@ pub fn without_extension(kind: &Kind) -> Kind {
 }
 
 pub fn fitted(kind: &Kind, column_type: &str) -> Kind {
-    Kind::new(fit(&kind.form, &Column::read(column_type)), column_type, kind.name.clone())
+    let column = Column::read(column_type);
+    let form = if kind.is_guess { fit_guess(&kind.form, &column) } else { fit(&kind.form, &column) };
+    Kind { form, column: column_type.to_owned(), ..kind.clone() }
+}
+
+/// Without a schema, the column says what a value means.
+fn fit_guess(form: &Form, column: &Column<'_>) -> Form {
+    match form {
+        Form::LooseDecimal { .. } if column.element.is_none() => match column.numeric() {
+            Some(Some((_, scale))) => Form::LooseDecimal { scale: sent_scale(scale) },
+            _ => form.clone(),
+        },
+        _ => any(column),
+    }
+}
+
+/// The connector takes the eleven bits of a negative scale for a positive one, and writes all these digits.
+fn sent_scale(scale: i64) -> i64 {
+    if scale < 0 { scale + 2_048 } else { scale }
+}
+
+/// Whatever has a text for this type.
+fn any(column: &Column<'_>) -> Form {
+    if let Some(element) = column.element {
+        return Form::Array(Box::new(any(&Column::read(element))));
+    }
+    match (&*column.base, column.numeric()) {
+        (_, Some(Some((_, scale)))) => Form::LooseDecimal { scale: sent_scale(scale) },
+        ("numeric", _) => Form::VariableDecimal,
+        ("money", _) => Form::LooseDecimal { scale: 2 },
+        ("smallint", _) => Form::Integer(16),
+        ("integer", _) => Form::Integer(32),
+        ("bigint" | "oid", _) => Form::Integer(64),
+        ("real", _) => Form::Float(32),
+        ("double precision", _) => Form::Float(64),
+        ("boolean", _) => Form::Boolean,
+        ("bytea", _) => Form::Coded,
+        ("json" | "jsonb", _) => Form::LooseJson { is_jsonb: column.base == "jsonb" },
+        ("interval", _) => Form::LooseDuration,
+        ("bit" | "bit varying", _) => Form::Bits(bit_count(column)),
+        ("hstore", _) => Form::Hstore,
+        ("point", _) => Form::Point,
+        ("circle", _) => Form::Circle,
+        ("line", _) => Form::Line,
+        ("geometry" | "geography", _) => Form::Shape { is_bytea: false },
+        ("vector" | "halfvec", _) => Form::Vector,
+        ("sparsevec", _) => Form::SparseVector,
+        _ => loose(column).unwrap_or(Form::Text),
+    }
 }
 
 fn fit(form: &Form, column: &Column<'_>) -> Form {
@@ -155,32 +208,29 @@ fn fit(form: &Form, column: &Column<'_>) -> Form {
         return match form {
             Form::Array(inner) => element(inner_most(inner)),
             Form::Vector => element(&Form::Float(64)),
-            Form::Raw { .. } => element(form),
+            Form::Bytes => Form::Unknown,
             _ => form.clone(),
         };
     }
     let is_jsonb = column.base == "jsonb";
     let base = &*column.base;
     match form {
-        Form::Text | Form::Coded => match base {
+        Form::Text | Form::Coded | Form::Digits => match base {
             "bytea" => Form::Coded,
             "json" | "jsonb" => Form::Json { is_jsonb },
             "bit" | "bit varying" => Form::Bits(bit_count(column)),
             "hstore" => Form::Hstore,
             "boolean" => Form::Boolean,
-            _ => loose(column).map_or(Form::Text, Form::Loose),
+            "money" => Form::Plain,
+            "numeric" | "real" | "double precision" => Form::Digits,
+            _ => loose(column).unwrap_or(Form::Text),
         },
         Form::Integer(_) | Form::Float(_) | Form::Number => match base {
             "interval" => Form::LooseDuration,
             "money" => Form::Plain,
-            _ => loose(column).map_or(form.clone(), Form::Loose),
+            _ => loose(column).unwrap_or_else(|| form.clone()),
         },
-        Form::Loose(_) if column.is_text() => form.clone(),
-        Form::Loose(_) => loose(column).map_or(Form::Number, Form::Loose),
-        Form::LooseDecimal { .. } => match column.numeric() {
-            Some(Some((_, scale))) => Form::LooseDecimal { scale },
-            _ => form.clone(),
-        },
+        Form::Bytes if base != "bytea" && !column.is_text() => Form::Unknown,
         Form::Boolean if base != "boolean" && !column.is_text() && !column.is_json() => Form::Digit,
         Form::Days | Form::Time(_) | Form::Moment { .. } | Form::Duration(_)
             if column.integer_digits().is_some() || matches!(base, "numeric" | "double precision") =>
@@ -201,15 +251,7 @@ fn fit_whole(form: &Form, base: &str, is_jsonb: bool) -> Form {
     let is_json = matches!(base, "json" | "jsonb");
     match (form, base) {
         (Form::Raw { .. }, "hstore") => Form::Hstore,
-        (Form::Raw { .. }, "point") => Form::Point,
-        (Form::Raw { .. }, "circle") => Form::Circle,
-        (Form::Raw { .. }, "line") => Form::Line,
-        (Form::Raw { .. }, "numeric") => Form::VariableDecimal,
-        (Form::Raw { .. }, "vector" | "halfvec") => Form::Vector,
-        (Form::Raw { .. }, "sparsevec") => Form::SparseVector,
-        (Form::Raw { .. } | Form::Point | Form::Shape { .. }, "geometry" | "geography") => {
-            Form::Shape { is_bytea: false }
-        }
+        (Form::Point | Form::Shape { .. }, "geometry" | "geography") => Form::Shape { is_bytea: false },
         (Form::Shape { .. }, "bytea") => Form::Shape { is_bytea: true },
         (Form::Raw { .. }, _) => Form::Raw { is_jsonb },
         (Form::Array(inner), _) if is_json && is_plain(inner) => Form::Raw { is_jsonb },
@@ -241,15 +283,22 @@ fn bit_count(column: &Column<'_>) -> Option<usize> {
     count.and_then(|count| usize::try_from(count).ok())
 }
 
-fn loose(column: &Column<'_>) -> Option<Iso> {
-    match &*column.base {
-        "date" => Some(Iso::Date),
-        TIME => Some(Iso::Time),
-        TIMETZ => Some(Iso::ZonedTime),
-        TIMESTAMP => Some(Iso::Moment),
-        TIMESTAMPTZ => Some(Iso::ZonedMoment),
-        _ => None,
-    }
+/// A moment in a column that is made for it.
+pub fn any_moment() -> Form {
+    Form::Loose { kind: Iso::Moment, is_coarse: false }
+}
+
+/// Of a column of time.
+fn loose(column: &Column<'_>) -> Option<Form> {
+    let kind = match &*column.base {
+        "date" => Iso::Date,
+        TIME => Iso::Time,
+        TIMETZ => Iso::ZonedTime,
+        TIMESTAMP => Iso::Moment,
+        TIMESTAMPTZ => Iso::ZonedMoment,
+        _ => return None,
+    };
+    Some(Form::Loose { kind, is_coarse: column.first().is_some_and(|digits| digits <= 3) })
 }
 
 pub fn widening(kind: &Kind, have: &str) -> Widening {
@@ -257,16 +306,19 @@ pub fn widening(kind: &Kind, have: &str) -> Widening {
         return Widening::Fits;
     }
     let (want, have) = (Column::read(&kind.column), Column::read(have));
+    if kind.is_guess {
+        return widening_guess(&kind.form, &have);
+    }
     if let (Some(want_element), Some(have_element)) = (want.element, have.element) {
         let element = Kind::new(inner_most(&kind.form).clone(), want_element, kind.name.clone());
         return match widening(&element, have_element) {
             Widening::To(wider) => Widening::To(format!("{wider}[]")),
+            Widening::Perhaps(wider) => Widening::Perhaps(format!("{wider}[]")),
             fits_or_not => fits_or_not,
         };
     }
     if have.element.is_some() {
-        // A list that has no schema can be of any type.
-        return if matches!(kind.form, Form::Raw { .. } | Form::Vector) { Widening::Fits } else { Widening::No };
+        return if kind.form == Form::Vector { Widening::Fits } else { Widening::No };
     }
     if let Some(widening) = to_text(&want, &have) {
         return widening;
@@ -275,15 +327,41 @@ pub fn widening(kind: &Kind, have: &str) -> Widening {
         let is_json = have.is_json() && matches!(&kind.form, Form::Array(inner) if is_plain(inner));
         return if is_json { Widening::Fits } else { Widening::No };
     }
-    if want.is_text() {
-        // Texts stand for many types, and the server knows which of them are ones of this.
-        let is_number = have.integer_digits().is_some() || matches!(&*have.base, "real" | "double precision");
+    let is_number = have.integer_digits().is_some() || matches!(&*have.base, "real" | "double precision");
+    if want.is_text() || want.base == "bytea" {
+        // Texts stand for many types, and the server knows which of them are ones of this; so do bytes.
         return if is_number || have.base == "boolean" { Widening::No } else { Widening::Fits };
     }
-    if let Some(widening) = numbers(&want, &have) {
+    if let Some(widening) = numbers(&kind.form, &want, &have) {
         return widening;
     }
     others(kind, &want, &have)
+}
+
+/// Without a schema, a column is taken at its word where it can hold what was seen: more than one value is not known.
+fn widening_guess(form: &Form, have: &Column<'_>) -> Widening {
+    let is_integer = have.integer_digits().is_some() || have.base == "oid";
+    let is_float = matches!(&*have.base, "real" | "double precision");
+    let is_time = loose(have).is_some() || have.base == "interval";
+    let is_decimal = matches!(&*have.base, "numeric" | "money");
+    if have.element.is_some() {
+        return if matches!(form, Form::Raw { .. }) { Widening::Fits } else { Widening::No };
+    }
+    if have.is_text() || have.is_json() {
+        return Widening::Fits;
+    }
+    let does_fit = match form {
+        Form::Boolean => matches!(&*have.base, "boolean" | "bit" | "bit varying"),
+        Form::Integer(_) => is_integer || is_float || is_decimal || is_time,
+        Form::Float(_) | Form::Number if have.base == "bigint" => return Widening::To("numeric".to_owned()),
+        Form::Float(_) if is_integer => return Widening::To("double precision".to_owned()),
+        Form::Float(_) | Form::Number => is_float || is_decimal,
+        Form::LooseDecimal { .. } => is_integer || is_float || is_decimal,
+        Form::Loose { .. } => is_integer || is_time,
+        Form::Text => !is_integer && have.base != "boolean",
+        _ => matches!(form, Form::Raw { .. }) && !is_integer && !is_float && !is_time && have.base != "boolean",
+    };
+    if does_fit { Widening::Fits } else { Widening::No }
 }
 
 /// Columns of text take what has a text; only their length may have to grow.
@@ -305,12 +383,13 @@ fn to_text(want: &Column<'_>, have: &Column<'_>) -> Option<Widening> {
     Some(match wanted {
         Some(wanted) if wanted <= limit => Widening::Fits,
         Some(wanted) if have.base == want.base => Widening::To(format!("{}({wanted})", have.base)),
-        _ => Widening::To("text".to_owned()),
+        Some(_) => Widening::To("text".to_owned()),
+        None => Widening::Perhaps("text".to_owned()),
     })
 }
 
 /// Integers, floats and decimals.
-fn numbers(want: &Column<'_>, have: &Column<'_>) -> Option<Widening> {
+fn numbers(form: &Form, want: &Column<'_>, have: &Column<'_>) -> Option<Widening> {
     let to = |name: &str| Some(Widening::To(name.to_owned()));
     if let (Some(want_digits), Some(have_digits)) = (want.integer_digits(), have.integer_digits()) {
         return if want_digits <= have_digits { Some(Widening::Fits) } else { to(&want.base) };
@@ -321,6 +400,10 @@ fn numbers(want: &Column<'_>, have: &Column<'_>) -> Option<Widening> {
     };
     match (need, have.numeric()) {
         (Some(_), Some(None)) => return Some(Widening::Fits),
+        // Of a decimal without a limit that is known, at least the scale is.
+        (Some(None), Some(Some(_))) if matches!(form, Form::Decimal { .. }) => {
+            return Some(Widening::Perhaps("numeric".to_owned()));
+        }
         (Some(None), Some(Some(_))) => return to("numeric"),
         (Some(Some((whole, scale))), Some(Some((have_whole, have_scale)))) => {
             if whole <= have_whole && scale <= have_scale {
@@ -338,11 +421,7 @@ fn numbers(want: &Column<'_>, have: &Column<'_>) -> Option<Widening> {
         ("real" | "double precision", "smallint" | "integer") => to("double precision"),
         // A float of any size has a decimal that says the same.
         ("real" | "double precision", "numeric") => {
-            if have.numbers.is_empty() {
-                Some(Widening::Fits)
-            } else {
-                to("numeric")
-            }
+            Some(if have.numbers.is_empty() { Widening::Fits } else { Widening::Perhaps("numeric".to_owned()) })
         }
         ("real" | "double precision", "bigint") => to("numeric"),
         ("numeric", "smallint" | "integer" | "bigint") => match (want.numeric().flatten(), have.integer_digits()) {
@@ -367,8 +446,10 @@ fn others(kind: &Kind, want: &Column<'_>, have: &Column<'_>) -> Widening {
             (Some(want), limit) => Widening::To(format!("bit varying({})", want.max(limit.unwrap_or(1)))),
             (None, _) => Widening::To("bit varying".to_owned()),
         },
-        (TIMESTAMP | TIMESTAMPTZ, TIMESTAMP | TIMESTAMPTZ) | (TIME, TIME) | (TIMETZ, TIMETZ) => precision(want, have),
-        ("interval", "interval") => precision(want, have),
+        (TIMESTAMP | TIMESTAMPTZ, TIMESTAMP | TIMESTAMPTZ)
+        | (TIME, TIME)
+        | (TIMETZ, TIMETZ)
+        | ("interval", "interval") => precision(&kind.form, have),
         (want, have) if want == have => Widening::Fits,
         ("json" | "jsonb", "json" | "jsonb" | "hstore") => Widening::Fits,
         ("hstore", "json" | "jsonb") => Widening::Fits,
@@ -380,22 +461,19 @@ fn others(kind: &Kind, want: &Column<'_>, have: &Column<'_>) -> Widening {
         ("vector" | "halfvec", "vector") => Widening::Fits,
         ("vector", "halfvec") => Widening::To("vector".to_owned()),
         ("numeric", "money") => fits(kind.form == Form::Decimal { scale: 2 }),
+        ("double precision", "money") | ("bigint", "oid") => Widening::Fits,
         _ if have.is_json() => fits(matches!(fit(&kind.form, have), Form::Raw { .. } | Form::Json { .. })),
-        // A number without a schema means what the column says.
-        ("bigint", "date" | "interval" | TIME | TIMETZ | TIMESTAMP | TIMESTAMPTZ) => Widening::Fits,
         (TIMESTAMP | TIME | "date" | "interval", "bigint") => fits(fit(&kind.form, have) == Form::Number),
-        (
-            _,
-            "point" | "circle" | "line" | "numeric" | "vector" | "halfvec" | "sparsevec" | "geometry" | "geography",
-        ) => fits(matches!(kind.form, Form::Raw { .. })),
         _ => Widening::No,
     }
 }
 
-/// Digits of seconds: six where nothing is said.
-fn precision(want: &Column<'_>, have: &Column<'_>) -> Widening {
-    match (want.first().unwrap_or(6), have.first().unwrap_or(6)) {
-        (want, have) if want <= have => Widening::Fits,
-        _ => Widening::To(have.base.clone()),
+/// Digits of a second. The connector sends milliseconds where there are not more than three, in its usual mode.
+fn precision(form: &Form, have: &Column<'_>) -> Widening {
+    let is_milli = matches!(form, Form::Time(Unit::Milli) | Form::Moment { unit: Unit::Milli, .. });
+    match have.first() {
+        None | Some(6..) => Widening::Fits,
+        Some(3..) if is_milli => Widening::Fits,
+        Some(_) => Widening::Perhaps(have.base.clone()),
     }
 }

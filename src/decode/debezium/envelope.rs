@@ -14,8 +14,8 @@ use crate::fault::Cause;
 pub struct Wrapped<'a> {
     pub schema: &'a str,
     pub payload: &'a str,
-    /// Everything before the payload: messages of one schema have it in common to the byte.
-    pub prefix: &'a str,
+    /// Everything before the payload, where nothing comes behind it: messages of one schema have it in common to the byte.
+    pub prefix: Option<&'a str>,
 }
 
 /// Both parts of a message, where it has them: an object of `schema` and `payload` and nothing else.
@@ -28,12 +28,16 @@ pub fn unwrap(json: &str) -> Option<Wrapped<'_>> {
         #[serde(borrow)]
         payload: &'a RawValue,
     }
+    // Most messages without a schema need not be read to see that.
+    let first = json.trim_ascii_start().strip_prefix('{')?.trim_ascii_start();
+    if !first.starts_with("\"schema\"") && !first.starts_with("\"payload\"") {
+        return None;
+    }
     let Both { schema, payload } = serde_json::from_str(json).ok()?;
     let (schema, payload) = (schema.get(), payload.get());
     let begin = payload.as_ptr() as usize - json.as_ptr() as usize;
-    // Only then is what follows the payload known without a look.
     let is_last = json[begin + payload.len()..].trim_ascii() == "}";
-    is_last.then_some(Wrapped { schema, payload, prefix: &json[..begin] })
+    Some(Wrapped { schema, payload, prefix: is_last.then(|| &json[..begin]) })
 }
 
 /// The payload of a message that begins as another one did.

@@ -31,20 +31,43 @@ pub enum Binary {
     Hex,
 }
 
-/// What a number means that goes into a column of time and has no schema.
+/// What a number without a schema means in a column of time: `time.precision.mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unit {
-    Milli,
+pub enum Precision {
+    /// Milliseconds for a column of up to three digits of a second, microseconds for others.
     #[default]
+    Adaptive,
+    /// The same, but for times of a day, which are in microseconds.
+    AdaptiveMicros,
+    /// As Kafka Connect has them: milliseconds.
+    Connect,
+    Micros,
+    Nanos,
+}
+
+/// What a count of time counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Milli,
     Micro,
     Nano,
+}
+
+/// How a text holds a decimal, in a payload without a schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decimals {
+    /// Unscaled, in base64.
+    #[default]
+    Precise,
+    Digits,
 }
 
 /// What of the connector's modes cannot be seen in an event.
 #[derive(Clone, Debug)]
 pub struct Modes {
     pub binary: Binary,
-    pub unit: Unit,
+    pub decimals: Decimals,
+    pub precision: Precision,
     unchanged: Vec<String>,
 }
 
@@ -54,7 +77,8 @@ const UNCHANGED: &str = "__debezium_unavailable_value";
 const UNCHANGED_ID: &str = r#"["b68a35a7-17ad-35b3-af2a-ae46edb4545a"]"#;
 
 impl Modes {
-    pub fn new(binary: Binary, unit: Unit, unchanged: &str) -> Self {
+    /// `unchanged` is the connector's `unavailable.value.placeholder`.
+    pub fn new(unchanged: &str) -> Self {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let (plain, base64) = (quoted(unchanged), quoted(&text::to_base64(unchanged.as_bytes())));
         let numbers: Vec<String> = unchanged.bytes().map(|byte| (byte as i8).to_string()).collect();
@@ -65,7 +89,19 @@ impl Modes {
         if unchanged == UNCHANGED {
             unchanged_forms.push(UNCHANGED_ID.to_owned());
         }
-        Modes { binary, unit, unchanged: unchanged_forms }
+        let (binary, decimals, precision) = (Binary::default(), Decimals::default(), Precision::default());
+        Modes { binary, decimals, precision, unchanged: unchanged_forms }
+    }
+
+    /// What a number counts in a column of time, by whether that has a day, and not more than three digits of a second.
+    fn unit(&self, is_dated: bool, is_coarse: bool) -> Unit {
+        match self.precision {
+            Precision::Connect => Unit::Milli,
+            Precision::Nanos => Unit::Nano,
+            Precision::Adaptive if is_coarse => Unit::Milli,
+            Precision::AdaptiveMicros if is_coarse && is_dated => Unit::Milli,
+            Precision::Adaptive | Precision::AdaptiveMicros | Precision::Micros => Unit::Micro,
+        }
     }
 
     /// The placeholder in one of the forms that it takes, by the type of its field.
@@ -76,7 +112,7 @@ impl Modes {
 
 impl Default for Modes {
     fn default() -> Self {
-        Modes::new(Binary::default(), Unit::default(), UNCHANGED)
+        Modes::new(UNCHANGED)
     }
 }
 
@@ -109,6 +145,8 @@ pub struct Kind {
     column: String,
     /// The type as the event has it, for people.
     name: String,
+    /// One value was seen, and others of the field may look different.
+    is_guess: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +166,7 @@ impl Field {
 
 impl Kind {
     fn new(form: Form, column: impl Into<String>, name: impl Into<String>) -> Self {
-        Kind { form, column: column.into(), name: name.into() }
+        Kind { form, column: column.into(), name: name.into(), is_guess: false }
     }
 
     /// The column that is made for it, as `format_type` would show its type.

@@ -27,8 +27,8 @@ pub fn parse(json: &str) -> Option<i64> {
 
 /// A float as it stands, if one of its size can hold it. Where the source has no number it has one of three words.
 pub fn float(json: &str, bits: u32, out: &mut Vec<u8>) -> Result<(), Flaw> {
-    let number = match text::inner(json) {
-        Some(word @ ("NaN" | "Infinity" | "-Infinity")) => word,
+    let number = match text::inner(json).and_then(word) {
+        Some(word) => word,
         _ if is_number(json) => json,
         _ => return Err(Flaw::Rule("must be a number")),
     };
@@ -47,6 +47,16 @@ pub fn float(json: &str, bits: u32, out: &mut Vec<u8>) -> Result<(), Flaw> {
     Ok(())
 }
 
+/// What is no number, as PostgreSQL has it: of floats the event has the same words, of decimals in texts others.
+pub fn word(text: &str) -> Option<&'static str> {
+    match text {
+        "NaN" | "NAN" => Some("NaN"),
+        "Infinity" | "POSITIVE_INFINITY" => Some("Infinity"),
+        "-Infinity" | "NEGATIVE_INFINITY" => Some("-Infinity"),
+        _ => None,
+    }
+}
+
 /// As JSON has it: Rust also reads words and bare points.
 pub fn is_number(json: &str) -> bool {
     let rest = json.strip_prefix('-').unwrap_or(json);
@@ -58,9 +68,8 @@ pub fn is_number(json: &str) -> bool {
 
 /// A number of any size, as it stands.
 pub fn number(json: &str, out: &mut Vec<u8>) -> Result<(), Flaw> {
-    match text::inner(json) {
-        // Also in quotes, where a source has no number.
-        Some(word @ ("NaN" | "Infinity" | "-Infinity")) => out.extend_from_slice(word.as_bytes()),
+    match text::inner(json).and_then(word) {
+        Some(word) => out.extend_from_slice(word.as_bytes()),
         _ if is_number(json) => out.extend_from_slice(json.as_bytes()),
         _ => return Err(Flaw::Rule("must be a number")),
     }

@@ -111,7 +111,7 @@ fn unnamed(plain: &str, schema: &Value) -> Result<Kind, Cause> {
         "bytes" => (Form::Bytes, "bytea"),
         "map" | "struct" => (Form::Raw { is_jsonb: true }, "jsonb"),
         "array" => {
-            let Kind { form, column, name } = kind(&schema["items"])?;
+            let Kind { form, column, name, .. } = kind(&schema["items"])?;
             // PostgreSQL has no type for a list of lists: it is the same type with one more dimension.
             let column = if matches!(form, Form::Array(_)) { column } else { format!("{column}[]") };
             return Ok(Kind::new(Form::Array(Box::new(form)), column, format!("a list of {name}")));
@@ -136,27 +136,25 @@ pub fn guess(name: &str, json: &str, rules: Option<&NameRules>) -> Option<Kind> 
     if json == "null" {
         return None;
     }
-    if let Some(rules) = rules {
-        let is_text = json.starts_with('"');
-        let is_number = number::is_number(json);
-        if matches!(name, "price" | "amount" | "total") && (is_text || is_number) {
-            let form = Form::LooseDecimal { scale: rules.scale.into() };
-            return Some(Kind::new(form, "numeric", "a decimal by its name"));
-        }
-        if name.ends_with("_at") && (is_text || is_number) {
-            return Some(Kind::new(Form::Loose(Iso::Moment), column::TIMESTAMP, "a moment by its name"));
-        }
-        if name == "__deleted" {
-            return Some(Kind::new(Form::Boolean, "boolean", "a boolean by its name"));
+    let guess = |form, column, name: &str| Some(Kind { is_guess: true, ..Kind::new(form, column, name) });
+    if let Some(rules) = rules.filter(|_| json.starts_with('"') || number::is_number(json)) {
+        match name {
+            "price" | "amount" | "total" => {
+                return guess(Form::LooseDecimal { scale: rules.scale.into() }, "numeric", "a decimal by its name");
+            }
+            _ if name.ends_with("_at") => {
+                return guess(column::any_moment(), column::TIMESTAMP, "a moment by its name");
+            }
+            "__deleted" => return guess(Form::Boolean, "boolean", "a boolean by its name"),
+            _ => {}
         }
     }
-    let (form, column) = match json.as_bytes().first()? {
-        b't' | b'f' => (Form::Boolean, "boolean"),
-        b'"' => (Form::Text, "text"),
-        b'{' | b'[' => (Form::Raw { is_jsonb: true }, "jsonb"),
-        _ if number::parse(json).is_some() => (Form::Integer(64), "bigint"),
-        _ if json.contains(['.', 'e', 'E']) => (Form::Float(64), "double precision"),
-        _ => (Form::Number, "numeric"),
-    };
-    Some(Kind::new(form, column, column))
+    match json.as_bytes().first()? {
+        b't' | b'f' => guess(Form::Boolean, "boolean", "a boolean"),
+        b'"' => guess(Form::Text, "text", "a text"),
+        b'{' | b'[' => guess(Form::Raw { is_jsonb: true }, "jsonb", "JSON"),
+        _ if number::parse(json).is_some() => guess(Form::Integer(64), "bigint", "an integer"),
+        _ if json.contains(['.', 'e', 'E']) => guess(Form::Float(64), "double precision", "a float"),
+        _ => guess(Form::Number, "numeric", "a number"),
+    }
 }

@@ -10,10 +10,16 @@ use super::{Unit, number};
 /// Days of `date` and of `timestamp`, from the first day of the Julian count.
 const DATES: Range<i64> = -2_440_588..2_145_042_906;
 const TIMESTAMPS: Range<i64> = -2_440_588..106_762_940;
-/// What the connector sends for infinity: days that no calendar here has, and moments of the JDBC driver in the unit of
-/// the field. In nanoseconds they are the ends of the integer.
-const INFINITE_DAYS: (i64, i64) = (-2_147_472_692, -2_147_472_691);
+/// What the connector sends for infinity: days that no calendar here has, others from its log than from its snapshot, and
+/// moments of the JDBC driver in the unit of the field. In nanoseconds these overflow to half a minute around 1970, and
+/// later connectors send the ends of the integer.
+const INFINITE_DAYS: [i64; 2] = [-2_147_472_692, -622_191_234];
+const MINUS_INFINITE_DAYS: [i64; 2] = [-2_147_472_691, -625_821_272];
 const INFINITE_MOMENTS: (i64, i64) = (9_223_372_036_825_200_000, -9_223_372_036_832_400_000);
+const INFINITE_NANOS: (i64, i64) = (-29_575_808_000, 22_375_808_000);
+/// The same as ISO 8601 has them: days of the snapshot, those of the log, and moments.
+const INFINITE_ISO: [&[u8]; 3] = [b"+292278994-08-16", b"-5877611-06-21", b"+294247-01-10T04:00:25.2"];
+const MINUS_INFINITE_ISO: [&[u8]; 3] = [b"+292269055-12-02", b"-5877611-06-22", b"-290308-12-21T19:59:27.6"];
 
 impl Unit {
     const fn per_second(self) -> i64 {
@@ -39,7 +45,9 @@ impl Unit {
     fn is_infinite(self, count: i64) -> Option<&'static [u8]> {
         let (positive, negative) = INFINITE_MOMENTS;
         let (is_positive, is_negative) = match self {
-            Unit::Nano => (count == i64::MAX, count == i64::MIN),
+            Unit::Nano => {
+                ([INFINITE_NANOS.0, i64::MAX].contains(&count), [INFINITE_NANOS.1, i64::MIN].contains(&count))
+            }
             Unit::Micro => (count == positive, count == negative),
             Unit::Milli => {
                 ([positive, positive / 1_000].contains(&count), [negative, negative / 1_000].contains(&count))
@@ -114,9 +122,9 @@ fn count(json: &str) -> Result<i64, Flaw> {
 /// Days since 1970.
 pub fn days(json: &str, out: &mut Vec<u8>) -> Result<(), Flaw> {
     let day = count(json)?;
-    if day == INFINITE_DAYS.0 {
+    if INFINITE_DAYS.contains(&day) {
         out.extend_from_slice(b"infinity");
-    } else if day == INFINITE_DAYS.1 {
+    } else if MINUS_INFINITE_DAYS.contains(&day) {
         out.extend_from_slice(b"-infinity");
     } else if !DATES.contains(&day) {
         return Err(Flaw::Rule("is beyond PostgreSQL's dates"));
@@ -132,6 +140,10 @@ pub fn moment(json: &str, unit: Unit, is_zoned: bool, out: &mut Vec<u8>) -> Resu
     if let Some(word) = unit.is_infinite(count) {
         out.extend_from_slice(word);
         return Ok(());
+    }
+    // Where the connector's 64 bits end, it cuts off.
+    if unit == Unit::Micro && count == i64::MAX {
+        return Err(Flaw::Rule("is beyond what 64 bits can say"));
     }
     let (seconds, us) = unit.split(count);
     let day = seconds.div_euclid(86_400);
@@ -168,13 +180,15 @@ pub fn duration(json: &str, unit: Unit, out: &mut Vec<u8>) -> Result<(), Flaw> {
         Unit::Micro => count.into(),
         Unit::Nano => (count / 1_000).into(),
     };
+    // The least of 64 bits is an interval that PostgreSQL writes and does not read.
+    if us.unsigned_abs() > i64::MAX as u128 {
+        return Err(Flaw::Rule("is beyond PostgreSQL's intervals"));
+    }
     if us < 0 {
         out.push(b'-');
     }
     let (seconds, us) = (us.unsigned_abs() / 1_000_000, (us.unsigned_abs() % 1_000_000) as u32);
-    // 64 bits of microseconds is what an interval has for them.
-    let hours = u64::try_from(seconds / 3_600).ok().filter(|hours| *hours <= 2_562_047_788);
-    let hours = hours.ok_or(Flaw::Rule("is beyond PostgreSQL's intervals"))?;
+    let hours = seconds / 3_600;
     if hours < 100 {
         two(hours as u32, out);
     } else {
@@ -205,11 +219,9 @@ pub fn iso(json: &str, kind: Iso, out: &mut Vec<u8>) -> Result<(), Flaw> {
     let inner = text::inner(json).ok_or(Flaw::Rule("must be a text"))?;
     let start = out.len();
     text::unescape(inner, out)?;
-    let bare = match kind {
-        Iso::Date | Iso::Time => out[start..].strip_suffix(b"Z").map_or(out.len(), |bare| start + bare.len()),
-        _ => out.len(),
-    };
-    out.truncate(bare);
+    if matches!(kind, Iso::Date | Iso::Time | Iso::Moment) && out[start..].ends_with(b"Z") {
+        out.pop();
+    }
     let written = &out[start..];
     let is_dated = !matches!(kind, Iso::Time | Iso::ZonedTime);
     let is_odd = match written {
@@ -218,6 +230,11 @@ pub fn iso(json: &str, kind: Iso, out: &mut Vec<u8>) -> Result<(), Flaw> {
     };
     if is_dated && is_odd {
         let written = out.split_off(start);
+        let is_one = |of: &[&[u8]]| of.contains(&&*written);
+        if is_one(&INFINITE_ISO) || is_one(&MINUS_INFINITE_ISO) {
+            out.extend_from_slice(if is_one(&INFINITE_ISO) { b"infinity" } else { b"-infinity" });
+            return Ok(());
+        }
         let written = std::str::from_utf8(&written).map_err(|_| Flaw::Rule("must be a text"))?;
         with_era(written, out).ok_or(Flaw::Rule("must begin with a year"))?;
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::time::{self, Iso};
-use super::{Binary, Modes, Unit, number, text};
+use super::{Binary, Decimals, Modes, Unit, number, text};
 
 /// Why a value has no text. Neither shows the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,12 @@ pub enum Form {
     Plain,
     /// Whatever it is, as text.
     Text,
+    /// A text that is a decimal.
+    Digits,
     /// Base64.
     Bytes,
+    /// Base64 of a text, which the connector sends of types that it does not know.
+    Unknown,
     /// A text that holds bytes, by the mode of the connector.
     Coded,
     Decimal {
@@ -50,8 +54,11 @@ pub enum Form {
     },
     Duration(Unit),
     Iso(Iso),
-    /// A text, or a number by the unit of the connector.
-    Loose(Iso),
+    /// A text, or a number by the mode of the connector and by whether the column has up to three digits of a second.
+    Loose {
+        kind: Iso,
+        is_coarse: bool,
+    },
     LooseDuration,
     /// A text that holds JSON.
     Json {
@@ -59,6 +66,10 @@ pub enum Form {
     },
     /// JSON itself.
     Raw {
+        is_jsonb: bool,
+    },
+    /// A text that holds JSON, or whatever else there is.
+    LooseJson {
         is_jsonb: bool,
     },
     /// So many bits, or those from the first that is set.
@@ -83,7 +94,7 @@ const DIMENSIONS_MAX: usize = 6;
 const BITS_MAX: usize = 8 << 20;
 
 const TEXT: Flaw = Flaw::Rule("must be a text");
-const LIST: Flaw = Flaw::Rule("must be a list");
+const LIST: &str = "must be a list";
 
 fn string(json: &str) -> Result<&str, Flaw> {
     text::inner(json).ok_or(TEXT)
@@ -108,12 +119,20 @@ impl Form {
             Form::Integer(bits) => number::integer(json, *bits, out),
             Form::Float(bits) => number::float(json, *bits, out),
             Form::Number => number::number(json, out),
-            Form::Plain => number::plain(json, out),
+            Form::Plain => number::plain(text::inner(json).unwrap_or(json), out),
             Form::Text => match text::inner(json) {
                 Some(inner) => text::unescape(inner, out),
                 None => raw(json, true, out),
             },
+            Form::Digits => match text::inner(json).and_then(number::word) {
+                Some(word) => {
+                    out.extend_from_slice(word.as_bytes());
+                    Ok(())
+                }
+                None => Form::Text.write(json, modes, out),
+            },
             Form::Bytes => bytes(string(json)?, out),
+            Form::Unknown => unknown(string(json)?, out),
             Form::Coded => match modes.binary {
                 Binary::Hex => hex(string(json)?, out),
                 Binary::Bytes | Binary::Base64 | Binary::Base64Url => bytes(string(json)?, out),
@@ -122,20 +141,24 @@ impl Form {
                 Some(base64) => number::decimal(base64, *scale, out),
                 None => number::number(json, out),
             },
-            Form::LooseDecimal { scale } => loose_decimal(json, *scale, out),
+            Form::LooseDecimal { scale } => loose_decimal(json, *scale, modes, out),
             Form::VariableDecimal => variable_decimal(json, out),
             Form::Days => time::days(json, out),
             Form::Time(unit) => time::time(json, *unit, out),
             Form::Moment { unit, is_zoned } => time::moment(json, *unit, *is_zoned, out),
             Form::Duration(unit) => time::duration(json, *unit, out),
             Form::Iso(kind) => time::iso(json, *kind, out),
-            Form::Loose(kind) if json.starts_with('"') => time::iso(json, *kind, out),
-            Form::Loose(Iso::Date) => time::days(json, out),
-            Form::Loose(Iso::Time | Iso::ZonedTime) => time::time(json, modes.unit, out),
-            Form::Loose(kind) => time::moment(json, modes.unit, *kind == Iso::ZonedMoment, out),
+            Form::Loose { kind, .. } if json.starts_with('"') => time::iso(json, *kind, out),
+            Form::Loose { kind: Iso::Date, .. } => time::days(json, out),
+            Form::Loose { kind: Iso::Time | Iso::ZonedTime, is_coarse } => {
+                time::time(json, modes.unit(false, *is_coarse), out)
+            }
+            Form::Loose { kind, is_coarse } => {
+                time::moment(json, modes.unit(true, *is_coarse), *kind == Iso::ZonedMoment, out)
+            }
             Form::LooseDuration => match text::inner(json) {
                 Some(inner) => text::unescape(inner, out),
-                None => time::duration(json, modes.unit, out),
+                None => time::duration(json, Unit::Micro, out),
             },
             Form::Json { is_jsonb } => match text::inner(json) {
                 Some(inner) => {
@@ -146,6 +169,9 @@ impl Form {
                 None => raw(json, *is_jsonb, out),
             },
             Form::Raw { is_jsonb } => raw(json, *is_jsonb, out),
+            Form::LooseJson { is_jsonb } => loose_json(json, *is_jsonb, modes, out),
+            // One bit comes as what is true or false.
+            Form::Bits(_) if matches!(json, "true" | "false") => Form::Digit.write(json, modes, out),
             Form::Bits(count) => bits(string(json)?, *count, out),
             Form::Point => point(json, out),
             Form::Circle => circle(json, out),
@@ -167,7 +193,7 @@ impl Form {
 
     /// Whether a list in a list of these is a further dimension, and not one of them.
     fn is_dimension(&self) -> bool {
-        !matches!(self, Form::Raw { .. } | Form::Json { .. } | Form::Vector | Form::SparseVector | Form::Array(_))
+        !matches!(self, Form::Raw { .. } | Form::Json { .. } | Form::LooseJson { .. } | Form::Vector | Form::Array(_))
     }
 }
 
@@ -194,17 +220,38 @@ fn hex(digits: &str, out: &mut Vec<u8>) -> Result<(), Flaw> {
     Ok(())
 }
 
-fn loose_decimal(json: &str, scale: i64, out: &mut Vec<u8>) -> Result<(), Flaw> {
+fn unknown(base64: &str, out: &mut Vec<u8>) -> Result<(), Flaw> {
+    let start = out.len();
+    text::from_base64(base64, |byte| out.push(byte))?;
+    if out[start..].contains(&0) {
+        return Err(Flaw::Nul);
+    }
+    std::str::from_utf8(&out[start..]).map_err(|_| TEXT).map(drop)
+}
+
+/// Base64 comes with its padding. What has its length and its letters is base64, unless the connector sends digits.
+fn loose_decimal(json: &str, scale: i64, modes: &Modes, out: &mut Vec<u8>) -> Result<(), Flaw> {
     let Some(inner) = text::inner(json) else {
-        return number::number(json, out);
+        return variable_decimal(json, out);
     };
     let start = out.len();
-    // Base64 comes with its padding. Digits in groups of four are both: then they are taken for base64.
-    let written = if inner.len().is_multiple_of(4) { number::decimal(inner, scale, out) } else { Err(TEXT) };
-    written.or_else(|_| {
+    if modes.decimals == Decimals::Precise && inner.len().is_multiple_of(4) {
+        if number::decimal(inner, scale, out).is_ok() {
+            return Ok(());
+        }
         out.truncate(start);
-        number::number(inner, out)
-    })
+    }
+    number::number(if number::is_number(inner) { inner } else { json }, out)
+}
+
+fn loose_json(json: &str, is_jsonb: bool, modes: &Modes, out: &mut Vec<u8>) -> Result<(), Flaw> {
+    let start = out.len();
+    Form::Json { is_jsonb }.write(json, modes, out)?;
+    if json.starts_with('"') && serde_json::from_slice::<serde::de::IgnoredAny>(&out[start..]).is_err() {
+        out.truncate(start);
+        return raw(json, is_jsonb, out);
+    }
+    Ok(())
 }
 
 fn variable_decimal(json: &str, out: &mut Vec<u8>) -> Result<(), Flaw> {
@@ -215,7 +262,8 @@ fn variable_decimal(json: &str, out: &mut Vec<u8>) -> Result<(), Flaw> {
         value: Cow<'a, str>,
     }
     if !json.starts_with('{') {
-        return number::number(json, out);
+        let digits = text::inner(json).filter(|inner| number::is_number(inner)).unwrap_or(json);
+        return number::number(digits, out);
     }
     let Variable { scale, value } = read(json, "must have a scale and a value")?;
     number::decimal(&value, scale, out)
@@ -331,8 +379,7 @@ fn vector(json: &str, out: &mut Vec<u8>) -> Result<(), Flaw> {
     if let Some(inner) = text::inner(json) {
         return text::unescape(inner, out);
     }
-    let Flaw::Rule(rule) = LIST else { return Err(LIST) };
-    list(b"[", &read::<Vec<&RawValue>>(json, rule)?, b"]", out)
+    list(b"[", &read::<Vec<&RawValue>>(json, LIST)?, b"]", out)
 }
 
 /// Its map has numbers for names, which JSON has not: they come as a list of pairs.
@@ -400,12 +447,11 @@ fn quoted(plain: &str, out: &mut Vec<u8>) -> Result<(), Flaw> {
 }
 
 fn array(element: &Form, json: &str, modes: &Modes, depth: usize, out: &mut Vec<u8>) -> Result<(), Flaw> {
-    let Flaw::Rule(rule) = LIST else { return Err(LIST) };
     if depth > DIMENSIONS_MAX {
         return Err(Flaw::Rule("has more dimensions than PostgreSQL's arrays"));
     }
     out.push(b'{');
-    for (at, value) in read::<Vec<&RawValue>>(json, rule)?.into_iter().map(RawValue::get).enumerate() {
+    for (at, value) in read::<Vec<&RawValue>>(json, LIST)?.into_iter().map(RawValue::get).enumerate() {
         if at > 0 {
             out.push(b',');
         }

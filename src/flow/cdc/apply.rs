@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::array::TextArray;
 use super::lane::Known;
 use super::naming::TableName;
-use super::plan::{Image, Plan, Plans};
-use super::rows::{Act, CdcRows, Row, Told, Value, shown_lsn};
+use super::plan::{Image, Need, Plan, Plans};
+use super::rows::{Act, CdcRows, Row, Value, shown_lsn};
 use super::shape::Shape;
 use crate::engine::Batch;
 use crate::fault::Fault;
@@ -44,12 +44,7 @@ impl<'a> At<'a> {
 
     /// Which columns the connector does not know.
     fn unchanged(&self) -> Vec<usize> {
-        match self.row.told {
-            Told::Updated => {
-                (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
-            }
-            _ => Vec::new(),
-        }
+        (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
     }
 }
 
@@ -150,13 +145,22 @@ impl<'a> Table<'a, '_> {
         self.flush(work)
     }
 
-    fn plan(&self, work: &mut Work<'_>, shape: &Shape, puts: bool) -> Result<Option<Arc<Plan>>, Fault> {
-        self.plans.plan(work, self.known, shape, puts)
+    fn plan(&self, work: &mut Work<'_>, shape: &Shape, need: Need) -> Result<Option<Arc<Plan>>, Fault> {
+        self.plans.plan(work, self.known, shape, need)
     }
 
     fn add(&mut self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
         let shape = at.shape();
+        if at.row.act == Act::Move {
+            self.flush(work)?;
+            self.rename(work, at, |number| at.after(number))?;
+            return self.delete(work, &[at]);
+        }
         if at.row.act == Act::Delete {
+            // A row that is only marked has to be there first.
+            if shape.marks_deleted() && !self.pending.is_empty() {
+                self.flush(work)?;
+            }
             self.pend(key(shape.key.len(), |number| at.before(number)), Pending::Delete(at));
             return Ok(());
         }
@@ -164,7 +168,14 @@ impl<'a> Table<'a, '_> {
         if at.row.has_before() {
             let old = key(shape.key.len(), |number| at.before(number));
             if old != new {
-                self.pend(old, Pending::Delete(at));
+                let is_moved = !at.unchanged().is_empty();
+                if is_moved || shape.marks_deleted() {
+                    self.flush(work)?;
+                }
+                match is_moved {
+                    true => self.rename(work, at, |number| at.after(shape.key[number]))?,
+                    false => self.pend(old, Pending::Delete(at)),
+                }
             }
         }
         let mut unchanged = at.unchanged();
@@ -224,7 +235,7 @@ impl<'a> Table<'a, '_> {
     }
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
-        let Some(plan) = self.plan(work, rows[0].shape(), false)? else { return Ok(()) };
+        let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
         let (statement, columns) = plan.delete();
         let mut arrays: Vec<TextArray> = columns.iter().map(|_| TextArray::new()).collect();
         let (mut ids, mut lsns) = (TextArray::new(), TextArray::new());
@@ -265,7 +276,7 @@ impl<'a> Table<'a, '_> {
 
     fn put(&self, work: &mut Work<'_>, unchanged: &[usize], rows: &[&Pending<'a>]) -> Result<(), Fault> {
         let Some(Pending::Put { at: first, .. }) = rows.first() else { return Ok(()) };
-        let Some(plan) = self.plan(work, first.shape(), true)? else { return Ok(()) };
+        let Some(plan) = self.plan(work, first.shape(), Need::Put)? else { return Ok(()) };
         let looks = unchanged.is_empty() && self.looks(work, &plan, rows)?;
         let (statement, columns) = match unchanged.is_empty() {
             true => (plan.put(looks), (0..plan.used.len()).collect()),
@@ -291,7 +302,7 @@ impl<'a> Table<'a, '_> {
         arrays.extend(looks.then_some(ids));
         let touched = call(work, &statement, arrays)?;
         work.count("stale", (rows.len() as u64).saturating_sub(touched));
-        if !unchanged.is_empty() && touched != rows.len() as u64 {
+        if !unchanged.is_empty() && touched != rows.len() as u64 && self.misses(work, &plan, rows)? {
             let text =
                 format!("{} has no row whose large values, which the change leaves out, it could keep", plan.table);
             return Err(Fault::reject("cdc.unchanged", text));
@@ -299,8 +310,37 @@ impl<'a> Table<'a, '_> {
         Ok(())
     }
 
+    /// Whether one of these rows is not there, although nothing says that it was deleted later.
+    fn misses(&self, work: &mut Work<'_>, plan: &Plan, rows: &[&Pending<'a>]) -> Result<bool, Fault> {
+        let (statement, columns) = plan.missing();
+        let mut arrays: Vec<TextArray> = (0..=columns.len()).map(|_| TextArray::new()).collect();
+        for pending in rows {
+            let (at, key) = (pending.at(), &pending.at().shape().key);
+            for (array, place) in arrays.iter_mut().zip(&columns) {
+                array.push(at.after(plan.used[*place].column));
+            }
+            let id = id(key.len(), |number| at.after(key[number]));
+            arrays[columns.len()].push(Value::Text(id.as_bytes()));
+        }
+        let arrays: Vec<Vec<u8>> = arrays.into_iter().map(TextArray::finish).collect();
+        let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
+        let counted = work.ask(&statement, &vec![Type::TEXT_ARRAY; values.len()], &values)?;
+        Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
+    }
+
+    /// The row of the former key gets the new one.
+    fn rename(&self, work: &mut Work<'_>, at: At<'a>, new: impl Fn(usize) -> Value<'a>) -> Result<(), Fault> {
+        let Some(plan) = self.plan(work, at.shape(), Need::Delete)? else { return Ok(()) };
+        let keys = at.shape().key.len();
+        let mut arrays: Vec<TextArray> = (0..2 * keys).map(|_| TextArray::new()).collect();
+        for (number, array) in arrays.iter_mut().enumerate() {
+            array.push(if number < keys { at.before(number) } else { new(number - keys) });
+        }
+        call(work, &plan.rename(), arrays).map(drop)
+    }
+
     fn truncate(&self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
-        let Some(plan) = self.plan(work, at.shape(), false)? else { return Ok(()) };
+        let Some(plan) = self.plan(work, at.shape(), Need::Truncate)? else { return Ok(()) };
         let [at_once, one_by_one] = plan.truncate();
         let mut inner = work.begin()?;
         match inner.run(&at_once) {
@@ -326,7 +366,7 @@ impl<'a> Table<'a, '_> {
             self.put(work, &[], &puts.iter().collect::<Vec<_>>())?;
             return Ok(count);
         }
-        let Some(plan) = self.plan(work, shape, self.does_mirror)? else { return Ok(1) };
+        let Some(plan) = self.plan(work, shape, Need::Put)? else { return Ok(1) };
         if !self.does_mirror {
             // A change more, as the row was.
             let mut arrays: Vec<TextArray> = plan.used.iter().map(|_| TextArray::new()).collect();

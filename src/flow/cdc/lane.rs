@@ -49,9 +49,6 @@ pub struct Read<'a> {
 
 impl Lane {
     pub fn read<'a>(&mut self, known: &Known, json: &'a str) -> Result<Read<'a>, Cause> {
-        if !json.starts_with("{\"schema\"") {
-            return Ok(Read { payload: json, schema: None });
-        }
         for (prefix, schema) in self.schemas.iter().rev() {
             if let Some(payload) = payload_behind(json, prefix) {
                 return Ok(Read { payload, schema: Some(schema.clone()) });
@@ -62,10 +59,12 @@ impl Lane {
             return Ok(Read { payload: parts.payload, schema: None });
         }
         let schema = known.schema(parts.schema)?;
-        if self.schemas.len() == OF_LANE_MAX {
-            self.schemas.remove(0);
+        if let Some(prefix) = parts.prefix {
+            if self.schemas.len() == OF_LANE_MAX {
+                self.schemas.remove(0);
+            }
+            self.schemas.push((prefix.to_owned(), schema.clone()));
         }
-        self.schemas.push((parts.prefix.to_owned(), schema.clone()));
         Ok(Read { payload: parts.payload, schema: Some(schema) })
     }
 
@@ -197,7 +196,7 @@ impl Known {
             let column = self.naming.column(&source, &name).ok().flatten();
             let have = column.and_then(|column| target?.get(&column));
             let kind = match (kind, have) {
-                (Some(kind), Some(have)) if kind.widening(have) == Widening::Fits => Some(kind.fitted(have)),
+                (Some(kind), Some(have)) => Some(fitted(kind, have)),
                 (kind, _) => kind,
             };
             (name, kind)
@@ -228,11 +227,21 @@ impl Held {
             Some(former) => match guess.widening(former.sql_type()) {
                 // What was guessed of one number need not be true of the next.
                 Widening::To(_) => guess,
-                Widening::Fits | Widening::No => former.clone(),
+                Widening::Fits | Widening::Perhaps(_) | Widening::No => former.clone(),
             },
         };
         self.guesses.insert(place, kind.clone());
         Ok(Some(kind))
+    }
+}
+
+/// As a column wants it that takes all its values; one that has to be changed first is not asked.
+fn fitted(kind: Kind, have: &str) -> Kind {
+    let plain = kind.without_extension();
+    match kind.widening(have) {
+        _ if plain.sql_type() == have => plain,
+        Widening::Fits | Widening::Perhaps(_) => kind.fitted(have),
+        Widening::To(_) | Widening::No => kind,
     }
 }
 

@@ -27,7 +27,8 @@ use self::rows::{Act, Told};
 use self::shape::{Additions, Content, Extra, Shape};
 use crate::config;
 use crate::decode::debezium::{
-    Binary, Change, Field, Kind, Message, Modes, NameRules, Op, Origin, Unit, Written, each_field, read, unwrap,
+    Binary, Change, Decimals, Field, Kind, Message, Modes, NameRules, Op, Origin, Precision, Written, each_field, read,
+    unwrap,
 };
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
@@ -38,6 +39,10 @@ use crate::record::Record;
 pub const NAME: &str = "cdc";
 
 const TABLES: &str = include_str!("../../../sql/cdc/create.sql");
+
+/// Headers of the two messages that a change of a key becomes: what the row is called then, and what it was called.
+const NEW_KEY: &str = "__debezium.newkey";
+const OLD_KEY: &str = "__debezium.oldkey";
 
 /// The connector's own topic, of messages that say that it lives.
 const HEARTBEATS: &str = "__debezium-heartbeat";
@@ -73,17 +78,26 @@ impl Cdc {
         let extras = config.extra_columns.iter().map(extra).collect::<Result<Vec<_>, Cause>>()?;
         let additions = Additions { extras, deleted: config.soft_delete.clone() };
         let rules = config.name_rules.then_some(NameRules { scale: config.decimal_scale });
-        let binary = match config.binary_mode.as_str() {
+        let mut modes = Modes::new(&config.unavailable_value);
+        modes.binary = match config.binary_mode.as_str() {
             "base64" => Binary::Base64,
             "base64-url-safe" => Binary::Base64Url,
             "hex" => Binary::Hex,
             _ => Binary::Bytes,
         };
+        modes.precision = match config.time_precision.as_str() {
+            "adaptive_time_microseconds" => Precision::AdaptiveMicros,
+            "connect" => Precision::Connect,
+            "microseconds" => Precision::Micros,
+            "nanoseconds" => Precision::Nanos,
+            _ => Precision::Adaptive,
+        };
+        modes.decimals = if config.decimal_mode == "precise" { Decimals::Precise } else { Decimals::Digits };
         Ok(Cdc {
             topics: config.topics.clone(),
             known: Known::new(naming, additions, rules),
             plans: Plans::new(config.evolve),
-            modes: Modes::new(binary, Unit::Micro, &config.unavailable_value),
+            modes,
             moment: Field::read(&json!({"field": "moment", "type": "int64", "name": "io.debezium.time.Timestamp"}))?
                 .kind,
             does_truncate: config.truncate,
@@ -206,7 +220,7 @@ impl Cdc {
         rows: &mut CdcRows,
     ) -> Result<bool, Cause> {
         let is_keyed = !shape.key.is_empty();
-        let (act, told) = match change.op {
+        let (mut act, told) = match change.op {
             Op::Create | Op::Read => (Act::Put, Told::Inserted),
             Op::Update => (Act::Put, Told::Updated),
             Op::Delete => (Act::Delete, Told::Deleted),
@@ -219,12 +233,15 @@ impl Cdc {
         let missing = |what: &str| Cause::new("cdc.payload", format!("the change has no image of the row {what} it"));
         let (mut before, mut after) = (None, None);
         match act {
-            Act::Truncate => {}
+            Act::Truncate | Act::Move => {}
             Act::Put => {
                 let image = change.after.ok_or_else(|| missing("after"))?;
                 let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
                 after = Some(start);
-                if change.op == Op::Update && !is_keyed && self.does_mirror {
+                if change.op == Op::Create && is_keyed && rows.has_unchanged(start, shape.columns.len()) {
+                    let old = header(record, OLD_KEY);
+                    before = old.map(|old| self.fill_key(shape, &fields_of(&old)?, None, rows)).transpose()?.flatten();
+                } else if change.op == Op::Update && !is_keyed && self.does_mirror {
                     let image = change.before.ok_or_else(|| missing("before"))?;
                     let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
                     before = Some(start);
@@ -236,6 +253,13 @@ impl Cdc {
                 before = self.fill_key(shape, key, change.before, rows)?;
                 if before.is_none() {
                     return Err(missing("before"));
+                }
+                // The row goes on under another key, and with it what the other message may leave out.
+                if let Some(new) = header(record, NEW_KEY) {
+                    after = self.fill_key(shape, &fields_of(&new)?, None, rows)?;
+                    if after.is_some() {
+                        act = Act::Move;
+                    }
                 }
             }
             Act::Delete => {
@@ -382,15 +406,28 @@ fn utf8(bytes: &[u8]) -> Result<&str, Cause> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| Cause::new("cdc.payload", "the message is not UTF-8"))
 }
 
+/// The text of a header, where the record has it.
+fn header(record: &Record<'_>, name: &str) -> Option<String> {
+    let mut found = None;
+    record.headers.each(&mut |known, value| {
+        if known == name {
+            found = value.and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned);
+        }
+    });
+    found
+}
+
 /// The fields of the record's key, where it is an object of them.
 fn key_of<'a>(record: &Record<'a>) -> Result<Fields<'a>, Cause> {
+    match record.key {
+        Some(key) => fields_of(utf8(key)?),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn fields_of(key: &str) -> Result<Fields<'_>, Cause> {
     let mut fields = Vec::new();
-    let Some(key) = record.key else { return Ok(fields) };
-    let key = utf8(key)?;
-    let payload = match key.starts_with("{\"schema\"") {
-        true => unwrap(key).map_or(key, |parts| parts.payload),
-        false => key,
-    };
+    let payload = unwrap(key).map_or(key, |parts| parts.payload);
     if payload.starts_with('{') {
         each_field(payload, &mut |name, value| {
             fields.push((name, value));
@@ -474,9 +511,11 @@ impl Flow for Cdc {
     }
 
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<CdcRows>]) -> Result<(), Fault> {
-        if self.is_replica {
-            work.run("SET LOCAL session_replication_role = replica")?;
-        }
+        // Topics come in any order: within a transaction that must not matter, and without checks it never does.
+        work.run(match self.is_replica {
+            true => "SET LOCAL session_replication_role = replica",
+            false => "SET CONSTRAINTS ALL DEFERRED",
+        })?;
         work.count("aside", batches.iter().map(|batch| batch.rows.asides).sum());
         if batches.iter().all(|batch| batch.rows.is_empty()) {
             return Ok(());

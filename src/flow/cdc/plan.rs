@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::lane::Known;
 use super::naming::{TableName, quoted};
 use super::shape::{Content, Extra, Shape};
-use crate::decode::debezium::Widening;
+use crate::decode::debezium::{Kind, Widening};
 use crate::fault::{Cause, Fault};
 use crate::flow::AGAIN;
 use crate::pg::Work;
@@ -18,6 +18,8 @@ const COLUMNS: &str = include_str!("../../../sql/cdc/columns.sql");
 const KEYS: &str = include_str!("../../../sql/cdc/keys.sql");
 const FOLLOW: &str = include_str!("../../../sql/cdc/follow.sql");
 const FOLLOWED: &str = include_str!("../../../sql/cdc/followed.sql");
+
+const HAS_TYPE: &str = "SELECT to_regtype($1) IS NOT NULL";
 
 /// All are forgotten at once where there are more. Memory: some KiB each.
 const PLANS_MAX: usize = 2_000;
@@ -56,7 +58,16 @@ pub struct Plan {
     pub deleted: Option<usize>,
 }
 
-/// Whether a transaction may change tables.
+/// What a plan is needed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Put,
+    /// What is not there cannot be deleted; but that it was is noted.
+    Delete,
+    Truncate,
+}
+
+/// Plans of shapes, as long as they hold.
 pub struct Plans {
     evolves: bool,
     held: Mutex<Held>,
@@ -109,7 +120,7 @@ impl Plans {
         work: &mut Work<'_>,
         known: &Known,
         shape: &Shape,
-        puts: bool,
+        need: Need,
     ) -> Result<Option<Arc<Plan>>, Fault> {
         {
             let held = self.held();
@@ -122,7 +133,7 @@ impl Plans {
                 return Err(Fault::Reject(cause.clone()));
             }
         }
-        let made = self.make(work, known, shape, puts);
+        let made = self.make(work, known, shape, need);
         match &made {
             // A trial is taken back, with the tables that it has made.
             Ok(Some((plan, false))) if !work.is_inner() => drop(self.held().plans.insert(shape.number, plan.clone())),
@@ -140,15 +151,19 @@ impl Plans {
         work: &mut Work<'_>,
         known: &Known,
         shape: &Shape,
-        puts: bool,
+        need: Need,
     ) -> Result<Option<(Arc<Plan>, bool)>, Fault> {
         let mut found = Found::look(work, &shape.table)?;
-        if found.columns.is_empty() && !puts {
+        let is_needed = need == Need::Put || need == Need::Delete && !shape.is_guess;
+        if found.columns.is_empty() && !is_needed {
             return Ok(None);
+        }
+        if !shape.is_fitted {
+            self.fit(work, known, shape, &found)?;
         }
         let (target, mut has_changed) = self.follow(work, shape)?;
         let changes = |found: &Found| changes_of(shape, found);
-        if puts && !changes(&found)?.is_empty() {
+        if (need == Need::Put || found.columns.is_empty()) && !changes(&found)?.is_empty() {
             // One at a time, and by what is there then.
             work.run("SELECT pg_advisory_xact_lock(hashtext('sluicegate cdc'))")?;
             found = Found::look(work, &shape.table)?;
@@ -163,11 +178,6 @@ impl Plans {
                 has_changed = true;
             }
         }
-        if !shape.is_fitted && !has_changed && !fits(shape, &found) {
-            let types = found.columns.iter().map(|(name, kind, _)| (name.clone(), kind.clone())).collect();
-            known.note_target(&shape.table, types);
-            return Err(Fault::retry(AGAIN, format!("{} has other types than its source", shape.table.quoted())));
-        }
         let plan = plan_of(shape, &found, target)?;
         if !shape.key.is_empty() && !plan.is_keyed_in(work, shape)? {
             let columns: Vec<String> = plan.key.iter().map(|at| quoted(&plan.used[*at].name)).collect();
@@ -177,6 +187,33 @@ impl Plans {
             return Err(Fault::reject("cdc.table", text));
         }
         Ok(Some((Arc::new(plan), has_changed)))
+    }
+
+    /// Values are written as their columns want them: where those are others than their source's, by kind or because the
+    /// server has no such type, they have to be read again.
+    fn fit(&self, work: &mut Work<'_>, known: &Known, shape: &Shape, found: &Found) -> Result<(), Fault> {
+        let mut types: HashMap<String, String> =
+            found.columns.iter().map(|(name, kind, _)| (name.clone(), kind.clone())).collect();
+        let mut is_other = false;
+        for column in shape.columns.iter().filter(|column| column.is_plain()) {
+            let Some(kind) = column.kind() else { continue };
+            match types.get(&column.name) {
+                Some(have) => is_other |= is_taken(kind, have) && kind.fitted(have) != *kind,
+                None if kind.extension().is_some() => {
+                    let is_there: bool = work.query(HAS_TYPE, &[&kind.sql_type()])?[0].get(0);
+                    if !is_there {
+                        types.insert(column.name.clone(), kind.without_extension().sql_type().to_owned());
+                        is_other = true;
+                    }
+                }
+                None => {}
+            }
+        }
+        if !is_other {
+            return Ok(());
+        }
+        known.note_target(&shape.table, types);
+        Err(Fault::retry(AGAIN, format!("{} has other types than its source", shape.table.quoted())))
     }
 
     /// The table's number, and whether this transaction has given it.
@@ -215,12 +252,9 @@ impl Plans {
     }
 }
 
-/// Whether values of the shape are written as these columns want them.
-fn fits(shape: &Shape, found: &Found) -> bool {
-    shape.columns.iter().all(|column| match (column.kind(), found.column(&column.name)) {
-        (Some(kind), Some((_, have, _))) if column.is_plain() => kind.fitted(have) == *kind || kind.sql_type() == have,
-        _ => true,
-    })
+/// Whether a column takes values of a kind as it is.
+fn is_taken(kind: &Kind, have: &str) -> bool {
+    matches!(kind.widening(have), Widening::Fits | Widening::Perhaps(_))
 }
 
 /// The statements without which the table does not take all values of the shape.
@@ -255,7 +289,8 @@ fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
         };
         let Some(kind) = column.kind().filter(|_| column.is_plain()) else { continue };
         match kind.widening(have) {
-            Widening::Fits => {}
+            // What does not keep to a limit the server refuses, row by row.
+            Widening::Fits | Widening::Perhaps(_) => {}
             Widening::To(wider) => {
                 changes.push(format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE {wider}"));
             }
@@ -406,6 +441,38 @@ impl Plan {
         };
         let (from, is_row) = (self.from(columns.len()), self.is_row(&columns));
         (format!("UPDATE {} AS t SET {sets} FROM {from} WHERE {is_row}", self.table), columns)
+    }
+
+    /// Gives a row another key, unless there is one of that key: parameters are the columns of the key as it was, and then
+    /// as it is to be.
+    pub fn rename(&self) -> String {
+        let columns: Vec<usize> = self.key.iter().chain(&self.key).copied().collect();
+        let (keys, from) = (self.key.len(), self.from(columns.len()));
+        let list = |parts: &mut dyn Iterator<Item = String>, between: &str| parts.collect::<Vec<_>>().join(between);
+        let new = |at: usize| (self.name(self.key[at]), self.value(&columns, keys + at));
+        let sets = list(&mut (0..keys).map(|at| format!("{} = {}", new(at).0, new(at).1)), ", ");
+        let taken = list(&mut (0..keys).map(|at| format!("o.{} = {}", new(at).0, new(at).1)), " AND ");
+        let (table, is_row) = (&self.table, self.is_row(&columns));
+        format!(
+            "UPDATE {table} AS t SET {sets} FROM {from} WHERE {is_row} AND NOT EXISTS (SELECT FROM {table} o WHERE {taken})"
+        )
+    }
+
+    /// How many of these rows are neither there nor known to be gone: the columns are those of the key, the place in the
+    /// log, if it is kept, and the ids of the keys.
+    pub fn missing(&self) -> (String, Vec<usize>) {
+        let columns: Vec<usize> = self.key.iter().copied().chain(self.lsn).collect();
+        let (from, is_row) = (self.from(columns.len() + 1), self.is_row(&columns));
+        let gone = match self.lsn {
+            Some(_) => {
+                let (key, lsn) = (columns.len() + 1, self.value(&columns, self.key.len()));
+                format!("g.target = {} AND g.key = x.c{key}::uuid AND g.lsn > {lsn}", self.target)
+            }
+            None => "false".to_owned(),
+        };
+        let is_there = format!("SELECT FROM {} AS t WHERE {is_row}", self.table);
+        let is_gone = format!("SELECT FROM sluicegate_cdc_gone g WHERE {gone}");
+        (format!("SELECT count(*) FROM {from} WHERE NOT EXISTS ({is_there}) AND NOT EXISTS ({is_gone})"), columns)
     }
 
     /// Deletes rows, or marks them: parameters are the columns of the key and, where it is kept, the place in the log.

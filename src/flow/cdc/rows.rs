@@ -31,6 +31,8 @@ pub enum Act {
     /// The row is to be as its values say.
     Put,
     Delete,
+    /// It gets another key, and what it is to have besides comes by itself.
+    Move,
     Truncate,
 }
 
@@ -63,6 +65,11 @@ pub fn shown_lsn(lsn: i64) -> String {
 impl Row {
     pub fn has_before(&self) -> bool {
         self.before.is_some()
+    }
+
+    /// Of a row that moves only the new key is known.
+    fn after_len(&self, shape: &Shape) -> usize {
+        if self.act == Act::Move { shape.key.len() } else { shape.columns.len() }
     }
 }
 
@@ -127,6 +134,10 @@ impl CdcRows {
 
     pub fn set_unchanged(&mut self, slot: u32) {
         self.slots[slot as usize].len = UNCHANGED;
+    }
+
+    pub fn has_unchanged(&self, start: u32, count: usize) -> bool {
+        self.slots[start as usize..start as usize + count].iter().any(|slot| slot.len == UNCHANGED)
     }
 
     pub fn push(
@@ -210,7 +221,7 @@ impl Rows for CdcRows {
         for row in &self.rows[rows] {
             let shape = self.shape(row);
             let before = copied(&mut part, row.before, shape.before_len());
-            let after = copied(&mut part, row.after, shape.columns.len());
+            let after = copied(&mut part, row.after, row.after_len(shape));
             part.push(shape, (row.act, row.told), row.lsn, (before, after));
         }
         part

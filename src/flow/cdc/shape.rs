@@ -8,6 +8,9 @@ use super::naming::{Mask, Naming, TableName, source_name};
 use crate::decode::debezium::{Field, Kind, Origin};
 use crate::fault::Cause;
 
+/// A field of rows that come without their envelope.
+const DELETED: &str = "__deleted";
+
 /// PostgreSQL has room for no more.
 pub const COLUMNS_MAX: usize = 1600;
 
@@ -152,6 +155,8 @@ impl Shape {
         };
         for (field, kind) in fields {
             let column = naming.column(&source, &field)?;
+            // What says that a row is deleted is done, and kept only where that is wanted.
+            let column = column.filter(|name| field != DELETED || additions.deleted.as_ref() == Some(name));
             if let Some(name) = &column {
                 taken(name)?;
                 let content = match (naming.mask(&source, &field), kind) {
@@ -178,15 +183,12 @@ impl Shape {
             let text = format!("{source}: column \"{}\" is of the key; only hash can hide it", columns[*hidden].name);
             return Err(Cause::new("cdc.key", text));
         }
-        for (name, extra) in &additions.extras {
-            taken(name)?;
-            columns.push(Column { name: name.clone(), content: Content::Extra(*extra) });
-        }
-        if let Some(name) = &additions.deleted {
+        let extras = additions.extras.iter().map(|(name, extra)| (name, Content::Extra(*extra)));
+        for (name, content) in extras.chain(additions.deleted.iter().map(|name| (name, Content::Deleted))) {
             // A row that came without its envelope may bring it by itself.
             match columns.iter_mut().find(|column| column.name == *name) {
-                Some(column) => column.content = Content::Deleted,
-                None => columns.push(Column { name: name.clone(), content: Content::Deleted }),
+                Some(column) => column.content = content,
+                None => columns.push(Column { name: name.clone(), content }),
             }
         }
         if columns.len() > COLUMNS_MAX {
@@ -209,6 +211,11 @@ impl Shape {
     /// How many values tell which row a change was of.
     pub fn before_len(&self) -> usize {
         if self.key.is_empty() { self.columns.len() } else { self.key.len() }
+    }
+
+    /// Whether deleted rows stay, and say so.
+    pub fn marks_deleted(&self) -> bool {
+        self.columns.iter().any(|column| matches!(column.content, Content::Deleted))
     }
 
     pub fn field(&self, name: &str) -> Option<usize> {
