@@ -33,7 +33,7 @@ fn create(table: u64) -> String {
         _ => format!(
             "bigint REFERENCES {} (id) ON UPDATE CASCADE ON DELETE {}",
             name((table - 1) / 2),
-            if table % 2 == 0 { "CASCADE" } else { "SET NULL" }
+            if table.is_multiple_of(2) { "CASCADE" } else { "SET NULL" }
         ),
     };
     format!(
