@@ -2,7 +2,7 @@
 //! 1 failed, 2 usage or configuration. What a verb does lives elsewhere.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -98,7 +98,11 @@ impl Settings {
             eprintln!("{findings}");
             ExitCode::from(REFUSED)
         })?;
-        ops::log::start(config.logging);
+        ops::log::start(&config.logging).map_err(|error| {
+            let file = config.logging.file.as_deref().unwrap_or(Path::new(""));
+            eprintln!("error: logging.file {}: {error}; name one that can be written", file.display());
+            ExitCode::from(FAILED)
+        })?;
         Ok(config)
     }
 }

@@ -107,6 +107,7 @@ pub struct Behind<'a> {
     pub target: &'a postgres::Config,
     pub tls: MakeTlsConnector,
     pub track: Arc<Track>,
+    pub sessions_max: u32,
 }
 
 /// Whether a flow publishes, or takes requests that it publishes.
@@ -119,7 +120,7 @@ pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<
     match name {
         events::NAME => Some(Arc::new(events::Door::new(behind.outlet, config.sample_topic(), behind.track))),
         orders::NAME => {
-            let database = orders::desk::books::database(behind.target.clone(), behind.tls);
+            let database = orders::desk::books::database(behind.target.clone(), behind.tls, behind.sessions_max);
             let (table, inventory) = (&config.table, &config.inventory_table);
             let (topic, tells) = (&config.topic, config.events);
             Some(Arc::new(Desk::new(behind.outlet, database, topic, table, inventory, tells, behind.track)))

@@ -85,10 +85,7 @@ const MODES: &[Mode] = &[
                 "CASE WHEN {} IS NOT NULL THEN (SELECT coalesce(array_agg(decode(e, 'base64')), ARRAY[]::bytea[]) FROM unnest({}::text[]) AS e) END",
             ),
         ],
-        lost: &[
-            ("specials", "nums", NOT_CARRIED),
-            ("times", "at", "replace({}::text, '24:00:00', '00:00:00')"),
-        ],
+        lost: &[("specials", "nums", NOT_CARRIED), ("times", "at", "replace({}::text, '24:00:00', '00:00:00')")],
     },
     Mode {
         name: "connect",
