@@ -6,8 +6,6 @@ mod events;
 mod golden;
 #[path = "changes/model.rs"]
 mod model;
-#[path = "support/random.rs"]
-mod random;
 #[path = "changes/rows.rs"]
 mod rows;
 mod support;

@@ -190,6 +190,8 @@ const FLOWS: &[FlowRow] = &[
                 "A column that says that a row is deleted, in place of deleting it."),
             row("extra_columns", Kind::Map(extra), Is("lsn=__lsn"), &[],
                 "What is kept beside each row: op, source_time, lsn, topic, partition or offset, each with its column. By lsn no row goes back, whatever is sent again; without it only the ledger guards."),
+            row("gone_keep_ms", Kind::Millis { min: MINUTE, max: 365 * 24 * HOUR }, Is("604800000"), &[],
+                "How long it is known of a deleted row that it was, so that an older change does not bring it back. Some 100 bytes each."),
             row("evolve", Kind::Bool, Is("true"), &[],
                 "Make tables and columns that are missing, and widen types where that is safe. Off, such records are set aside."),
             row("foreign_keys", Kind::Word(&["check", "replica"]), Is("check"), &[],

@@ -232,6 +232,8 @@ pub struct Flow {
     pub soft_delete: Option<String>,
     #[serde(default)]
     pub extra_columns: BTreeMap<String, String>,
+    #[serde(default, rename = "gone_keep_ms", deserialize_with = "millis")]
+    pub gone_keep: Duration,
     #[serde(default)]
     pub evolve: bool,
     #[serde(default)]

@@ -39,6 +39,8 @@ const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_micros(200);
 /// Large enough for a batch of usual size to be one message. Memory: writers x 3 x this.
 const COPY_PART_BYTES: usize = 1 << 20;
+/// Of one session. Most flows have some ten; one that makes tables as they come has some for each.
+const STATEMENTS_MAX: usize = 1_000;
 /// The code of a row whose key another one has.
 pub const UNIQUE_VIOLATION: &str = "pg.23505";
 
@@ -359,6 +361,9 @@ impl Work<'_> {
     fn prepared_as(&mut self, sql: &str, types: &[Type]) -> Result<Statement, Fault> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
+        }
+        if self.statements.len() == STATEMENTS_MAX {
+            self.statements.clear();
         }
         let statement = self.tx.prepare_typed(sql, types).map_err(|error| fault::of(&error))?;
         self.statements.insert(sql.to_owned(), statement.clone());

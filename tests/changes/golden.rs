@@ -32,6 +32,13 @@ const NOT_CARRIED: &[(&str, &str)] = &[
     ("texts", "fixed"),
     ("texts", "host"),
     ("texts", "letter"),
+    ("toast", "nums"),
+    ("toast", "pairs"),
+    ("toast", "shares"),
+    ("arrays", "feelings"),
+    ("domains", "cost"),
+    ("times", "stamp_6"),
+    ("times", "stamps"),
 ];
 
 fn text(part: &Value, schemas: &[Value]) -> Option<String> {
@@ -93,11 +100,22 @@ fn check(file: &str) -> Vec<String> {
         let records: Vec<Event> = events.iter().map(|(_, record)| record.clone()).collect();
         target.apply(topic, 0, &records);
         let letters = std::mem::take(&mut target.letters);
-        let is_extreme = topic.ends_with(".extremes");
-        wrong.extend(letters.iter().filter(|_| !is_extreme).map(|letter| format!("{file} {topic} letter {letter:?}")));
+        // Beyond all dates; and money at its end, which the snapshot has rounded beyond it.
+        let is_beyond = |code: &str| topic.ends_with(".extremes") || topic.ends_with(".numbers") && code == "pg.22003";
+        let has_beyond = letters.iter().any(|(_, code, _)| is_beyond(code));
+        wrong.extend(
+            letters
+                .iter()
+                .filter(|(_, code, _)| !is_beyond(code))
+                .map(|letter| format!("{file} {topic} letter {letter:?}")),
+        );
         // The last word on each key.
         let mut last: BTreeMap<String, &Value> = BTreeMap::new();
         for (event, _) in &events {
+            let payload = event["value"].get("payload").unwrap_or(&event["value"]);
+            if payload["op"] == "t" {
+                last.clear();
+            }
             let key = event["key"].get("payload").unwrap_or(&event["key"]);
             if key.is_null() {
                 continue;
@@ -136,6 +154,9 @@ fn check(file: &str) -> Vec<String> {
                 let normal = format!("SELECT ({quoted})::{kind}::text");
                 let rows = target.rows(&sql);
                 let Some(row) = rows.first() else {
+                    if has_beyond {
+                        break;
+                    }
                     wrong.push(format!("{file} {table} {id}: no row"));
                     break;
                 };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::events::{Table, plain, tombstone};
-use crate::random::Random;
+use crate::support::random::Random;
 use crate::support::setting;
 use crate::target::{Event, Target};
 

@@ -8,18 +8,23 @@
 mod apply;
 mod array;
 mod lane;
+mod message;
 mod naming;
 mod plan;
 mod rows;
 mod shape;
+mod statement;
 
-use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use self::apply::Changes;
 use self::lane::{Known, Read, ValueSchema};
+use self::message::{
+    Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, fill_extra, header, hide, key_of, origin_of, utf8,
+};
 use self::naming::{Mask, Naming};
 use self::plan::Plans;
 pub use self::rows::CdcRows;
@@ -28,7 +33,6 @@ use self::shape::{Additions, Content, Extra, Shape};
 use crate::config;
 use crate::decode::debezium::{
     Binary, Change, Decimals, Field, Kind, Message, Modes, NameRules, Op, Origin, Precision, Written, each_field, read,
-    unwrap,
 };
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
@@ -39,13 +43,6 @@ use crate::record::Record;
 pub const NAME: &str = "cdc";
 
 const TABLES: &str = include_str!("../../../sql/cdc/create.sql");
-
-/// Headers of the two messages that a change of a key becomes: what the row is called then, and what it was called.
-const NEW_KEY: &str = "__debezium.newkey";
-const OLD_KEY: &str = "__debezium.oldkey";
-
-/// The connector's own topic, of messages that say that it lives.
-const HEARTBEATS: &str = "__debezium-heartbeat";
 
 pub struct Cdc {
     topics: Vec<String>,
@@ -61,10 +58,13 @@ pub struct Cdc {
     /// Whether a record that cannot be applied becomes a letter, or halts its partition.
     goes_on: bool,
     is_replica: bool,
+    /// How long what is gone is known to be, and when that was last looked at.
+    gone_keep: Duration,
+    forgot_at: Mutex<Instant>,
 }
 
-/// A field of a key or a row by its name, as it came.
-type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;
+const FORGET: &str = include_str!("../../../sql/cdc/forget.sql");
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 impl Cdc {
     pub fn from_config(config: &config::Flow) -> Result<Self, Cause> {
@@ -105,6 +105,8 @@ impl Cdc {
             has_key_rules: !config.key_columns.is_empty(),
             goes_on: config.continue_on_error,
             is_replica: config.foreign_keys == config::ForeignKeys::Replica,
+            gone_keep: config.gone_keep,
+            forgot_at: Mutex::new(Instant::now()),
         })
     }
 
@@ -133,6 +135,16 @@ impl Cdc {
         }
         let key = key_of(record)?;
         self.add_change(record, schema, &change, &key, rows)
+    }
+
+    /// Now and then, what was deleted so long ago that nothing older comes any more.
+    fn forget(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        let Ok(mut forgot_at) = self.forgot_at.try_lock() else { return Ok(()) };
+        if forgot_at.elapsed() < FORGET_EVERY {
+            return Ok(());
+        }
+        *forgot_at = Instant::now();
+        work.execute(FORGET, &[&(self.gone_keep.as_secs() as i64)]).map(drop)
     }
 
     /// Behind an envelope's deletion it says nothing new; where rows come by themselves it is the deletion.
@@ -402,91 +414,6 @@ impl Cdc {
     }
 }
 
-fn utf8(bytes: &[u8]) -> Result<&str, Cause> {
-    simdutf8::basic::from_utf8(bytes).map_err(|_| Cause::new("cdc.payload", "the message is not UTF-8"))
-}
-
-/// The text of a header, where the record has it.
-fn header(record: &Record<'_>, name: &str) -> Option<String> {
-    let mut found = None;
-    record.headers.each(&mut |known, value| {
-        if known == name {
-            found = value.and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned);
-        }
-    });
-    found
-}
-
-/// The fields of the record's key, where it is an object of them.
-fn key_of<'a>(record: &Record<'a>) -> Result<Fields<'a>, Cause> {
-    match record.key {
-        Some(key) => fields_of(utf8(key)?),
-        None => Ok(Vec::new()),
-    }
-}
-
-fn fields_of(key: &str) -> Result<Fields<'_>, Cause> {
-    let mut fields = Vec::new();
-    let payload = unwrap(key).map_or(key, |parts| parts.payload);
-    if payload.starts_with('{') {
-        each_field(payload, &mut |name, value| {
-            fields.push((name, value));
-            Ok(())
-        })?;
-    }
-    Ok(fields)
-}
-
-/// Of a row that came without its envelope: a topic is called after server, schema and table.
-fn origin_of(topic: &str) -> Origin<'_> {
-    let (rest, table) = topic.rsplit_once('.').unwrap_or(("", topic));
-    let (server, schema) = rest.rsplit_once('.').unwrap_or(("", rest));
-    let schema = if schema.is_empty() { "public" } else { schema };
-    Origin { server: server.into(), database: "".into(), schema: schema.into(), table: table.into() }
-}
-
-/// False where there is nothing to be written.
-fn fill_extra(extra: Extra, moment: &Kind, record: &Record<'_>, change: &Change<'_>, out: &mut Vec<u8>) -> bool {
-    use std::io::Write;
-    let written = match extra {
-        Extra::Op => out.write_all(match change.op {
-            Op::Create => b"c",
-            Op::Update => b"u",
-            Op::Delete => b"d",
-            Op::Read => b"r",
-            Op::Truncate => b"t",
-        }),
-        Extra::SourceTime => match change.at_ms {
-            Some(at_ms) => {
-                return moment.write(&at_ms.to_string(), &Modes::default(), out).is_ok_and(|written| {
-                    out.push(b'Z');
-                    written == Written::Value
-                });
-            }
-            None => return false,
-        },
-        Extra::Lsn => match change.lsn {
-            Some(lsn) => write!(out, "{}", rows::shown_lsn(lsn)),
-            None => return false,
-        },
-        Extra::Topic => out.write_all(record.partition.topic.as_bytes()),
-        Extra::Partition => write!(out, "{}", record.partition.id),
-        Extra::Offset => write!(out, "{}", record.offset),
-    };
-    written.is_ok()
-}
-
-/// Puts what may be seen in the place of the text since `at`.
-fn hide(mask: &Mask, at: usize, text: &mut Vec<u8>) {
-    let shown = match mask {
-        Mask::Null => String::new(),
-        Mask::Text(shown) => shown.clone(),
-        Mask::Hash(salt) => naming::hashed(salt, &text[at..]),
-    };
-    text.truncate(at);
-    text.extend_from_slice(shown.as_bytes());
-}
-
 impl Flow for Cdc {
     type Rows = CdcRows;
 
@@ -523,6 +450,6 @@ impl Flow for Cdc {
         let changes = Changes::of(batches);
         changes.write(work, &self.plans, &self.known, self.does_mirror).inspect_err(|_| self.plans.forget())?;
         changes.count(work);
-        Ok(())
+        self.forget(work)
     }
 }

@@ -1,4 +1,4 @@
-//! How changes of one shape are written: the table that they go into, made or changed where it must be, and the statements.
+//! The table that changes of one shape go into, made or changed where it must be, and with it how they are written.
 //! A table is only ever changed so that it loses nothing: a column more, or a wider one. Names are always quoted, and
 //! types come out of a list; nothing else of a record ever becomes a part of a statement.
 
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::lane::Known;
 use super::naming::{TableName, quoted};
-use super::shape::{Content, Extra, Shape};
+use super::shape::{Column, Content, Extra, Shape};
+use super::statement::{Plan, Used};
 use crate::decode::debezium::{Kind, Widening};
 use crate::fault::{Cause, Fault};
 use crate::flow::AGAIN;
@@ -25,38 +26,6 @@ const HAS_TYPE: &str = "SELECT to_regtype($1) IS NOT NULL";
 const PLANS_MAX: usize = 2_000;
 /// So long a table that does not fit is not looked at again.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
-
-/// A column that is written.
-#[derive(Debug)]
-pub struct Used {
-    /// Which of the shape's it is.
-    pub column: usize,
-    name: String,
-    /// The type that a text becomes, without limits: an explicit cast to varchar(2) would cut, in silence.
-    cast: String,
-    /// Whether it is a field of the row, and no addition to it.
-    is_field: bool,
-}
-
-/// What is done with a row that only its values tell.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Image {
-    Change,
-    Delete,
-}
-
-#[derive(Debug)]
-pub struct Plan {
-    pub table: String,
-    /// Its number among those that are followed.
-    pub target: i32,
-    pub used: Vec<Used>,
-    /// Places in `used`.
-    key: Vec<usize>,
-    /// Where the place in the source's log is kept beside each row.
-    pub lsn: Option<usize>,
-    pub deleted: Option<usize>,
-}
 
 /// What a plan is needed for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -262,7 +231,7 @@ fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
     let table = shape.table.quoted();
     if found.columns.is_empty() {
         let key: Vec<String> = shape.key.iter().map(|column| quoted(&shape.columns[*column].name)).collect();
-        let column = |(index, column): (usize, &super::shape::Column)| {
+        let column = |(index, column): (usize, &Column)| {
             let sql_type = column.sql_type()?;
             let not_null = if shape.key.contains(&index) { " NOT NULL" } else { "" };
             Some(format!("{} {sql_type}{not_null}", quoted(&column.name)))
@@ -348,186 +317,5 @@ impl Plan {
             columns.sort_unstable();
             columns == names
         }))
-    }
-
-    /// `x.c1, x.c2` and so on: parameters are arrays, one for each of these columns.
-    fn from(&self, count: usize) -> String {
-        let arrays: Vec<String> = (1..=count).map(|number| format!("${number}::text[]")).collect();
-        let names: Vec<String> = (1..=count).map(|number| format!("c{number}")).collect();
-        format!("unnest({}) AS x ({})", arrays.join(", "), names.join(", "))
-    }
-
-    fn value(&self, columns: &[usize], number: usize) -> String {
-        format!("x.c{}::{}", number + 1, self.used[columns[number]].cast)
-    }
-
-    fn name(&self, at: usize) -> String {
-        quoted(&self.used[at].name)
-    }
-
-    fn all(&self) -> Vec<usize> {
-        (0..self.used.len()).collect()
-    }
-
-    /// `t.key = x.c1` for the key's columns, which are the first of these.
-    fn is_row(&self, columns: &[usize]) -> String {
-        let parts = (0..self.key.len()).map(|at| format!("t.{} = {}", self.name(columns[at]), self.value(columns, at)));
-        parts.collect::<Vec<_>>().join(" AND ")
-    }
-
-    /// What keeps an older change from a newer row.
-    fn guard(&self, given: &str) -> String {
-        match self.lsn {
-            Some(at) => format!("({given} IS NULL OR t.{0} IS NULL OR t.{0} <= {given})", self.name(at)),
-            None => "true".to_owned(),
-        }
-    }
-
-    /// Puts rows, whatever there was: the columns are those of `used`, in order. `looks`: none that was deleted later; then
-    /// the ids of the keys follow.
-    pub fn put(&self, looks: bool) -> String {
-        let columns = self.all();
-        let names: Vec<String> = columns.iter().map(|at| self.name(*at)).collect();
-        let values: Vec<String> = (0..columns.len()).map(|number| self.value(&columns, number)).collect();
-        let (from, only) = match self.lsn.filter(|_| looks) {
-            None => (self.from(columns.len()), String::new()),
-            Some(lsn) => {
-                let (key, lsn) = (columns.len() + 1, self.value(&columns, lsn));
-                let gone = format!("g.target = {} AND g.key = x.c{key}::uuid AND g.lsn > {lsn}", self.target);
-                (self.from(key), format!(" WHERE NOT EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE {gone})"))
-            }
-        };
-        let (names, values) = (names.join(", "), values.join(", "));
-        let insert = format!("INSERT INTO {} AS t ({names}) SELECT {values} FROM {from}{only}", self.table);
-        if self.key.is_empty() {
-            return insert;
-        }
-        let key: Vec<String> = self.key.iter().map(|at| self.name(*at)).collect();
-        let others: Vec<String> = columns
-            .iter()
-            .filter(|at| !self.key.contains(at))
-            .map(|at| format!("{0} = excluded.{0}", self.name(*at)))
-            .collect();
-        let conflict = format!("{insert} ON CONFLICT ({})", key.join(", "));
-        match others.is_empty() {
-            true => format!("{conflict} DO NOTHING"),
-            false => {
-                let given = self.lsn.map_or(String::new(), |at| format!("excluded.{}", self.name(at)));
-                format!("{conflict} DO UPDATE SET {} WHERE {}", others.join(", "), self.guard(&given))
-            }
-        }
-    }
-
-    /// Changes some columns of rows that are there. Gives the columns, in the order of the parameters.
-    pub fn change(&self, unchanged: &[usize]) -> (String, Vec<usize>) {
-        let others = (0..self.used.len()).filter(|at| !self.key.contains(at) && !unchanged.contains(at));
-        let columns: Vec<usize> = self.key.iter().copied().chain(others).collect();
-        let sets: Vec<String> = (self.key.len()..columns.len())
-            .map(|number| {
-                let (name, value) = (self.name(columns[number]), self.value(&columns, number));
-                match self.lsn.and_then(|lsn| columns.iter().position(|at| *at == lsn)) {
-                    // The row counts as found all the same.
-                    Some(lsn) => {
-                        let guard = self.guard(&self.value(&columns, lsn));
-                        format!("{name} = CASE WHEN {guard} THEN {value} ELSE t.{name} END")
-                    }
-                    None => format!("{name} = {value}"),
-                }
-            })
-            .collect();
-        let sets = match sets.is_empty() {
-            true => format!("{0} = t.{0}", self.name(columns[0])),
-            false => sets.join(", "),
-        };
-        let (from, is_row) = (self.from(columns.len()), self.is_row(&columns));
-        (format!("UPDATE {} AS t SET {sets} FROM {from} WHERE {is_row}", self.table), columns)
-    }
-
-    /// Gives a row another key, unless there is one of that key: parameters are the columns of the key as it was, and then
-    /// as it is to be.
-    pub fn rename(&self) -> String {
-        let columns: Vec<usize> = self.key.iter().chain(&self.key).copied().collect();
-        let (keys, from) = (self.key.len(), self.from(columns.len()));
-        let list = |parts: &mut dyn Iterator<Item = String>, between: &str| parts.collect::<Vec<_>>().join(between);
-        let new = |at: usize| (self.name(self.key[at]), self.value(&columns, keys + at));
-        let sets = list(&mut (0..keys).map(|at| format!("{} = {}", new(at).0, new(at).1)), ", ");
-        let taken = list(&mut (0..keys).map(|at| format!("o.{} = {}", new(at).0, new(at).1)), " AND ");
-        let (table, is_row) = (&self.table, self.is_row(&columns));
-        format!(
-            "UPDATE {table} AS t SET {sets} FROM {from} WHERE {is_row} AND NOT EXISTS (SELECT FROM {table} o WHERE {taken})"
-        )
-    }
-
-    /// How many of these rows are neither there nor known to be gone: the columns are those of the key, the place in the
-    /// log, if it is kept, and the ids of the keys.
-    pub fn missing(&self) -> (String, Vec<usize>) {
-        let columns: Vec<usize> = self.key.iter().copied().chain(self.lsn).collect();
-        let (from, is_row) = (self.from(columns.len() + 1), self.is_row(&columns));
-        let gone = match self.lsn {
-            Some(_) => {
-                let (key, lsn) = (columns.len() + 1, self.value(&columns, self.key.len()));
-                format!("g.target = {} AND g.key = x.c{key}::uuid AND g.lsn > {lsn}", self.target)
-            }
-            None => "false".to_owned(),
-        };
-        let is_there = format!("SELECT FROM {} AS t WHERE {is_row}", self.table);
-        let is_gone = format!("SELECT FROM sluicegate_cdc_gone g WHERE {gone}");
-        (format!("SELECT count(*) FROM {from} WHERE NOT EXISTS ({is_there}) AND NOT EXISTS ({is_gone})"), columns)
-    }
-
-    /// Deletes rows, or marks them: parameters are the columns of the key and, where it is kept, the place in the log.
-    pub fn delete(&self) -> (String, Vec<usize>) {
-        let columns: Vec<usize> = self.key.iter().copied().chain(self.lsn).collect();
-        let given = self.lsn.map_or(String::new(), |_| self.value(&columns, self.key.len()));
-        let (from, is_row, guard) = (self.from(columns.len()), self.is_row(&columns), self.guard(&given));
-        let statement = match self.deleted {
-            None => format!("DELETE FROM {} AS t USING {from} WHERE {is_row} AND {guard}", self.table),
-            Some(at) => {
-                let lsn = self.lsn.map_or(String::new(), |at| format!(", {} = {given}", self.name(at)));
-                let set = format!("{} = true{lsn}", self.name(at));
-                format!("UPDATE {} AS t SET {set} FROM {from} WHERE {is_row} AND {guard}", self.table)
-            }
-        };
-        (statement, columns)
-    }
-
-    /// All rows of the table, at once or one by one.
-    pub fn truncate(&self) -> [String; 2] {
-        match self.deleted {
-            Some(at) => {
-                let mark = format!("UPDATE {} SET {} = true", self.table, self.name(at));
-                [mark.clone(), mark]
-            }
-            None => [format!("TRUNCATE {}", self.table), format!("DELETE FROM {}", self.table)],
-        }
-    }
-
-    /// The columns that tell a row where there is no key.
-    pub fn compared(&self) -> impl Iterator<Item = &Used> {
-        self.used.iter().filter(|used| used.is_field)
-    }
-
-    /// One row that has the values of `compared`, and then, for a change, those of `used` that it is to have.
-    pub fn by_image(&self, image: Image) -> String {
-        // As texts: json and some others cannot be compared.
-        let same = self.compared().enumerate().map(|(number, used)| {
-            let (name, value) = (quoted(&used.name), format!("(${}::text)::{}::text", number + 1, used.cast));
-            format!("{name}::text IS NOT DISTINCT FROM {value}")
-        });
-        let mut same: Vec<String> = same.collect();
-        let first = same.len() + 1;
-        same.extend(self.deleted.map(|at| format!("{} IS NOT TRUE", self.name(at))));
-        let row = format!("ctid = (SELECT ctid FROM {} WHERE {} LIMIT 1)", self.table, same.join(" AND "));
-        match (image, self.deleted) {
-            (Image::Delete, None) => format!("DELETE FROM {} WHERE {row}", self.table),
-            (Image::Delete, Some(at)) => format!("UPDATE {} SET {} = true WHERE {row}", self.table, self.name(at)),
-            (Image::Change, _) => {
-                let set = |(number, used): (usize, &Used)| {
-                    format!("{} = (${}::text)::{}", quoted(&used.name), first + number, used.cast)
-                };
-                let sets: Vec<String> = self.used.iter().enumerate().map(set).collect();
-                format!("UPDATE {} SET {} WHERE {row}", self.table, sets.join(", "))
-            }
-        }
     }
 }
