@@ -14,6 +14,7 @@ use crate::{ops, produce, run};
 
 pub mod check;
 mod letters;
+mod outlook;
 
 /// It ran and did not succeed.
 pub const FAILED: u8 = 1;

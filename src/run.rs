@@ -294,6 +294,11 @@ fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F, track: Ar
     Ok(Apply::new(flow, database, owner, flow_config.exactly_once, track))
 }
 
+/// One session, for a look before anything runs.
+pub fn database_for_check(config: &Config, flow: &config::Flow) -> Result<Database, Cause> {
+    database(config, "sluicegate check", &options(config, flow), 1)
+}
+
 fn options(config: &Config, flow: &config::Flow) -> SessionOptions {
     let postgres = &config.postgres;
     SessionOptions {

@@ -1,5 +1,5 @@
 //! `check`: shows what the configuration comes to, says everything that is wrong with it, and with
-//! `--connect` asks PostgreSQL and Kafka whether they answer. It changes nothing anywhere.
+//! `--connect` asks PostgreSQL and Kafka whether they answer, and what would become of what is there. It changes nothing anywhere.
 
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -10,7 +10,7 @@ use clap::Args;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::{Choice, FAILED, REFUSED, Settings, say};
+use super::{Choice, FAILED, REFUSED, Settings, outlook, say};
 use crate::config::{self, Config, Kafka, Logging, Postgres};
 use crate::ops;
 
@@ -69,6 +69,18 @@ pub fn run(settings: &Settings, options: &Check) -> ExitCode {
         }
         if answers.iter().any(|(_, answer)| answer.is_err()) {
             return ExitCode::from(FAILED);
+        }
+        match outlook::look(&config) {
+            Ok((text, is_well)) => {
+                say(&text);
+                if !is_well {
+                    return ExitCode::from(FAILED);
+                }
+            }
+            Err(text) => {
+                eprintln!("{text}");
+                return ExitCode::from(FAILED);
+            }
         }
     }
     say("ok\n");

@@ -302,6 +302,12 @@ pub fn is_pattern(text: &str) -> bool {
     text.contains(['*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\'])
 }
 
+/// Whether one of these names and patterns is of this topic. A pattern is meant for the whole of a name.
+pub fn takes_topic(patterns: &[String], topic: &str) -> bool {
+    let whole = |pattern: &str| regex_lite::Regex::new(&format!("^(?:{pattern})$")).is_ok_and(|it| it.is_match(topic));
+    patterns.iter().any(|pattern| pattern == topic || is_pattern(pattern) && whole(pattern))
+}
+
 pub fn regex(text: &str) -> Result<(), Flaw> {
     regex_lite::Regex::new(text).map(drop).map_err(|_| {
         Flaw::new("is no regular expression", "write one, as public\\.orders.*, with \\ before what is meant as it is")

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 pub use check::{Finding, Findings, Origin};
 pub use docs::example;
-pub use kind::is_pattern;
+pub use kind::{is_pattern, takes_topic};
 
 use crate::ops::service::WAITING_THREADS;
 use crate::pg::url::Target;

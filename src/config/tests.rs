@@ -45,7 +45,7 @@ fn every_key_reaches_the_structs() {
         .iter()
         .filter(|key| key.path != "kafka.options" && key.path != "postgres.password")
         .filter_map(|key| match key.default {
-            keys::Fallback::Is(text) => Some(format!("{}={text}\n", key.env[0])),
+            keys::Fallback::Is(text) => Some(format!("{}='{text}'\n", key.env[0])),
             _ => None,
         })
         .collect();

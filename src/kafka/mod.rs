@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod consumer;
 pub mod fault;
+pub mod peek;
 pub mod producer;
 pub mod publisher;
 mod raw;
