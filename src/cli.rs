@@ -2,7 +2,7 @@
 //! 1 failed, 2 usage or configuration. What a verb does lives elsewhere.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::{ops, produce, run};
 pub mod check;
 mod lag;
 mod letters;
+mod outlook;
 
 /// It ran and did not succeed.
 pub const FAILED: u8 = 1;
@@ -123,7 +124,11 @@ impl Settings {
             ExitCode::from(REFUSED)
         })?;
         config.http.port = port.unwrap_or(config.http.port);
-        ops::log::start(config.logging);
+        ops::log::start(&config.logging).map_err(|error| {
+            let file = config.logging.file.as_deref().unwrap_or(Path::new(""));
+            eprintln!("error: logging.file {}: {error}; name one that can be written", file.display());
+            ExitCode::from(FAILED)
+        })?;
         Ok(config)
     }
 }

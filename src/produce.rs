@@ -9,7 +9,7 @@ use crate::engine::{Backoff, Clock, Stop};
 use crate::fault::{Cause, Failure, Fault};
 use crate::flow;
 use crate::kafka::Producer;
-use crate::ops::{Api, Sent, Server, TestData};
+use crate::ops::{Api, Sent, Server, SinkFacts, TestData};
 use crate::progress::Progress;
 use crate::rate::Rate;
 use crate::run::{EXIT_SLACK, HTTP_THREADS, stop_on_signals};
@@ -188,7 +188,7 @@ pub fn serve(config: Config, name: &str, extent: Extent, manner: Manner) -> Resu
     stop_on_signals(stopper)?;
     let track = Track::new(name);
     let test_data = ByRequest { config: config.clone(), tracks: vec![track.clone()] };
-    let api = Api::new(vec![track.clone()], Arc::new(test_data), Vec::new());
+    let api = Api::new(vec![track.clone()], Arc::new(test_data), Vec::new(), SinkFacts::default());
     let address = (config.http.host.as_str(), config.http.port);
     let server = Server::start(address, api, HTTP_THREADS)
         .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;

@@ -13,8 +13,7 @@ use crate::kafka::admin::{Made, create_topic};
 use crate::kafka::{Consumer, ConsumerConfig, DemoBroker, Publisher, Start};
 use crate::letters::Letters;
 use crate::letters::service::{LettersOverHttp, patience};
-use crate::ops::service::WAITING_THREADS;
-use crate::ops::{Api, Server, Service, Stats, otlp};
+use crate::ops::{Api, Server, Service, SinkFacts, Stats, otlp};
 use crate::outlet::Outlet;
 use crate::pg::{Database, SessionOptions};
 use crate::produce::{self, ByRequest, Extent, Manner};
@@ -50,13 +49,7 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
 
     let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
     let spans = collect_spans(&config, &tracks, &clock, &stop);
-    let test_data = ByRequest { config: config.clone(), tracks: tracks.clone() };
-    let for_callers = outlet(&config, CALLERS_PATIENCE)?;
-    let api = Api::new(tracks.clone(), Arc::new(test_data), services(&config, &tracks, for_callers.as_ref())?);
-    let address = (config.http.host.as_str(), config.http.port);
-    let server = Server::start(address, api, HTTP_THREADS)
-        .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;
-    log::info!("listening on http://{}", server.local_addr());
+    let server = config.http.enabled.then(|| serve(&config, &tracks)).transpose()?;
 
     let mut started = Started {
         config: &config,
@@ -91,7 +84,9 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
             log::warn!("a flow did not end in time; what it holds will be read again");
         }
     }
-    server.stop(by.saturating_sub(clock.now()));
+    if let Some(server) = server {
+        server.stop(by.saturating_sub(clock.now()));
+    }
     spans.map(|spans| spans.join(&clock, by));
     drop(demo);
     log::info!("stopped");
@@ -123,6 +118,21 @@ fn collect_spans(config: &Config, tracks: &[Arc<Track>], clock: &Clock, stop: &S
     Some(clock.spawn("spans".to_owned(), move || otlp::send_all(&endpoint, &courses, &stop)))
 }
 
+/// Starts to answer over HTTP.
+fn serve(config: &Config, tracks: &[Arc<Track>]) -> Result<Server, Failure> {
+    let test_data = ByRequest { config: config.clone(), tracks: tracks.to_vec() };
+    let for_callers = outlet(config, CALLERS_PATIENCE)?;
+    let database = config.postgres.target.config.get_dbname().map(str::to_owned);
+    let sink = SinkFacts { database, sessions_max: config.postgres.connections_max };
+    let services = services(config, tracks, for_callers.as_ref())?;
+    let api = Api::new(tracks.to_vec(), Arc::new(test_data), services, sink);
+    let address = (config.http.host.as_str(), config.http.port);
+    let server = Server::start(address, api, HTTP_THREADS)
+        .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;
+    log::info!("listening on http://{}", server.local_addr());
+    Ok(server)
+}
+
 /// A publisher for all flows that have something to tell, where there are such. What is not acknowledged within `patience`
 /// has failed.
 fn outlet(config: &Config, patience: Duration) -> Result<Option<Arc<dyn Outlet>>, Cause> {
@@ -150,6 +160,7 @@ fn services(
             target: &target.config,
             tls: target.connector().map_err(|text| Cause::new("config.tls", text))?,
             track: track.clone(),
+            sessions_max: config.sessions_for_calls(),
         };
         services.extend(flow::service(name, flow, behind));
     }
@@ -174,7 +185,7 @@ pub fn letters(
             let track = self.tracks.iter().find(|track| track.flow == flow.name()).cloned();
             let track = track.unwrap_or_else(|| Track::new(flow.name()));
             let options = (self.sessions)(options(self.config, config));
-            let database = database(self.config, "sluicegate letters", &options, WAITING_THREADS as u32);
+            let database = database(self.config, "sluicegate letters", &options, self.config.sessions_for_calls());
             let replay = |database| Arc::new(Apply::new(flow, database, String::new(), true, track)) as Arc<dyn Replay>;
             self.flows.push(database.map(replay));
         }
@@ -184,7 +195,7 @@ pub fn letters(
     // All flows wait alike; what a commit waits for does not matter to a mark on a letter.
     let usual = config.flows.values().next().map(|flow| (made.sessions)(options(config, flow)));
     let usual = usual.ok_or_else(|| Cause::new("flow.none", "there is no flow"))?;
-    let database = database(config, "sluicegate letters", &usual, WAITING_THREADS as u32)?;
+    let database = database(config, "sluicegate letters", &usual, config.sessions_for_calls())?;
     Ok(Letters::new(database, made.flows.into_iter().collect::<Result<_, Cause>>()?))
 }
 
@@ -315,6 +326,11 @@ fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F, track: Ar
     let (owner, sessions) = (format!("process {}", std::process::id()), database.clone());
     track.ask_for_sessions(move || sessions.sessions_open());
     Ok(Apply::new(flow, database, owner, flow_config.exactly_once, track))
+}
+
+/// One session, for a look before anything runs.
+pub fn database_for_check(config: &Config, flow: &config::Flow) -> Result<Database, Cause> {
+    database(config, "sluicegate check", &options(config, flow), 1)
 }
 
 fn options(config: &Config, flow: &config::Flow) -> SessionOptions {

@@ -16,7 +16,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use sluicegate::flow::orders::desk::{Desk, books};
 use sluicegate::kafka::{Publisher, admin};
-use sluicegate::ops::{Api, Sent, Server, TestData};
+use sluicegate::ops::{Api, Sent, Server, SinkFacts, TestData};
 use sluicegate::pg::{outbox, quoted};
 use sluicegate::track::Track;
 use uuid::Uuid;
@@ -53,11 +53,11 @@ fn world_on(url: String) -> World {
     admin::create_topic(&support::brokers(), &options, &topic, 6, 1).expect("a topic");
     let config: postgres::Config = url.parse().expect("a URL");
     let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
-    let database = books::database(config, postgres_openssl::MakeTlsConnector::new(tls));
+    let database = books::database(config, postgres_openssl::MakeTlsConnector::new(tls), 4);
     let track = Track::new("orders");
     let outlet = Arc::new(Publisher::new(&support::brokers(), &options, Duration::from_secs(5)).expect("a publisher"));
     let desk = Desk::new(outlet, database, &topic, "orders", "inventory", true, track.clone());
-    let api = Api::new(vec![track], Arc::new(NoData), vec![Arc::new(desk)]);
+    let api = Api::new(vec![track], Arc::new(NoData), vec![Arc::new(desk)], SinkFacts::default());
     World { server: Server::start("127.0.0.1:0", api, 4).expect("a server"), url, topic }
 }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 use client::{Connection, PATIENCE, ask, get, post};
 use sluicegate::fault::Cause;
 use sluicegate::ops::api::COUNT_MAX;
-use sluicegate::ops::{Api, Server};
+use sluicegate::ops::{Api, Server, SinkFacts};
 use sluicegate::track::{PartitionState, Side, Track};
 use world::{Data, HANDLERS, Mode, SEND, world};
 
@@ -34,7 +34,7 @@ fn every_path_answers_its_method_and_no_other() {
     let index = get(world.addr, "/").json();
     assert!(index.to_string().contains(&format!("1 to {COUNT_MAX}")));
     let endpoints = index["endpoints"].as_array().unwrap();
-    assert_eq!(endpoints.len(), 8);
+    assert_eq!(endpoints.len(), 9);
     for endpoint in endpoints {
         let (method, path) = (endpoint["method"].as_str().unwrap(), endpoint["path"].as_str().unwrap());
         assert!(endpoint["line"].as_str().is_some_and(|line| !line.is_empty()));
@@ -123,10 +123,65 @@ fn liveness_and_readiness_are_apart() {
 }
 
 #[test]
+fn the_two_ends_are_told_in_the_words_of_the_replaced_sink() {
+    let world = world();
+    let components = || get(world.addr, "/health").json()["components"].clone();
+    let both = components();
+    let topics = serde_json::json!(["seed-status-updates"]);
+    let consumer = serde_json::json!({ "status": "healthy", "topics": topics, "partitions": 1, "lag": 2 });
+    assert_eq!(both["consumer"], consumer);
+    let writer =
+        serde_json::json!({ "status": "healthy", "database": "target_db", "connection": "ok", "pool_size": 10 });
+    assert_eq!(both["writer"], writer);
+    assert!(get(world.addr, "/health").json()["timestamp"].as_str().unwrap().ends_with('Z'));
+
+    world.track.troubled(Side::Sink, &Cause::new("08006", "the connection is gone"));
+    let both = components();
+    assert_eq!(
+        (both["consumer"]["status"].as_str(), both["writer"]["status"].as_str()),
+        (Some("healthy"), Some("unhealthy"))
+    );
+    assert_eq!(both["writer"]["connection"], "failed");
+    world.track.recovered(Side::Sink);
+    world.partition.set_state(PartitionState::Halted(Cause::new("topic_recreated", "another incarnation")));
+    let both = components();
+    assert_eq!(
+        (both["consumer"]["status"].as_str(), both["writer"]["status"].as_str()),
+        (Some("unhealthy"), Some("healthy"))
+    );
+}
+
+#[test]
+fn the_status_is_of_all_flows_since_the_start_and_no_reset_sets_it_back() {
+    let world = world();
+    world.track.written.add(5);
+    world.track.count("updated", 5);
+    assert_eq!(post(world.addr, "/reset-tracking").status, 200);
+    let answer = get(world.addr, "/status");
+    assert_eq!(answer.status, 200);
+    let status = answer.json();
+    assert_eq!((&status["status"], status["uptime_seconds"].is_u64()), (&"ok".into(), true));
+    let flow = &status["flows"]["status"];
+    assert_eq!((&flow["counters"]["written"], &flow["outcomes"]["updated"]), (&5.into(), &5.into()));
+    assert_eq!(
+        (&flow["partitions"], &flow["lag"], &flow["last_error"]),
+        (&1.into(), &2.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(status["flows"].as_object().unwrap().len(), 2);
+
+    world.track.failed(&Cause::new("53300", "too many connections"));
+    world.track.troubled(Side::Source, &Cause::new("all_brokers_down", "no broker answers"));
+    let answer = get(world.addr, "/status");
+    assert_eq!((answer.status, &answer.json()["status"]), (200, &"degraded".into()));
+    assert!(answer.json()["flows"]["status"]["last_error"]["code"].is_string());
+}
+
+#[test]
 fn not_ready_before_the_group_has_answered() {
     let track = Track::new("status");
     let data = Data::new(track.clone());
-    let server = Server::start("127.0.0.1:0", Api::new(vec![track.clone()], data, Vec::new()), 1).unwrap();
+    let api = Api::new(vec![track.clone()], data, Vec::new(), SinkFacts::default());
+    let server = Server::start("127.0.0.1:0", api, 1).unwrap();
     let answer = get(server.local_addr(), "/health/ready");
     assert_eq!((answer.status, answer.json()["reasons"][0]["what"].as_str()), (503, Some("group")));
     track.joined();

@@ -1,5 +1,5 @@
 //! `check`: shows what the configuration comes to, says everything that is wrong with it, and with
-//! `--connect` asks PostgreSQL and Kafka whether they answer. It changes nothing anywhere.
+//! `--connect` asks PostgreSQL and Kafka whether they answer, and what would become of what is there. It changes nothing anywhere.
 
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -10,8 +10,8 @@ use clap::Args;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::{Choice, FAILED, REFUSED, Settings, say};
-use crate::config::{self, Config, Kafka, Postgres};
+use super::{Choice, FAILED, REFUSED, Settings, outlook, say};
+use crate::config::{self, Config, Kafka, Logging, Postgres};
 use crate::ops;
 
 /// Show every key with its value and origin, and everything that is wrong
@@ -39,6 +39,9 @@ pub fn run(settings: &Settings, options: &Check) -> ExitCode {
     for (path, value, origin) in &lines {
         text += &format!("{path:width$}  {value}  ({origin})\n");
     }
+    for note in &report.notes {
+        text += &format!("\n{note}\n");
+    }
     if let Ok(config) = &report.config {
         let names: Vec<_> = config.enabled().map(|(name, _)| name).collect();
         text += &format!("\nflows that run: {}\n", names.join(", "));
@@ -53,7 +56,10 @@ pub fn run(settings: &Settings, options: &Check) -> ExitCode {
         }
     };
     if options.connect {
-        ops::log::start(config.logging);
+        let logging = Logging { file: None, ..config.logging.clone() };
+        if let Err(error) = ops::log::start(&logging) {
+            eprintln!("logging: {error}");
+        }
         let answers = [("postgres", postgres(&config.postgres)), ("kafka", kafka(&config))];
         for (name, answer) in &answers {
             match answer {
@@ -63,6 +69,18 @@ pub fn run(settings: &Settings, options: &Check) -> ExitCode {
         }
         if answers.iter().any(|(_, answer)| answer.is_err()) {
             return ExitCode::from(FAILED);
+        }
+        match outlook::look(&config) {
+            Ok((text, is_well)) => {
+                say(&text);
+                if !is_well {
+                    return ExitCode::from(FAILED);
+                }
+            }
+            Err(text) => {
+                eprintln!("{text}");
+                return ExitCode::from(FAILED);
+            }
         }
     }
     say("ok\n");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use postgres::config::Host;
 use serde_json::Value;
 
 use super::env::Variables;
@@ -12,8 +13,7 @@ use super::file::Written;
 use super::handlers::{self, Found};
 use super::keys::{self, Fallback, KEYS, Key};
 use super::kind::Kind;
-use super::{SPARE_SESSIONS, options};
-use crate::ops::service::WAITING_THREADS;
+use super::{CALLED_PARTS, SPARE_SESSIONS, options};
 use crate::pg::url::Target;
 
 /// Where a value came from.
@@ -22,6 +22,8 @@ pub enum Origin {
     #[default]
     Default,
     File(PathBuf),
+    /// A file that calls the key by another name.
+    Renamed(PathBuf, &'static str),
     DotEnv(String),
     Environment(String),
     Flag(&'static str),
@@ -32,6 +34,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Default => write!(f, "default"),
             Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::Renamed(path, name) => write!(f, "{} {name}", path.display()),
             Origin::DotEnv(name) => write!(f, ".env {name}"),
             Origin::Environment(name) => write!(f, "environment {name}"),
             Origin::Flag(name) => write!(f, "{name}"),
@@ -100,12 +103,17 @@ pub struct Effective {
 
 /// The value of each key by its path, and everything that is wrong. A key with a finding is not there.
 pub fn settle(
-    written: Written,
+    written: &Written,
     variables: &Variables,
     flags: &BTreeMap<String, (Value, &'static str)>,
 ) -> (BTreeMap<&'static str, Effective>, Vec<Finding>) {
     let mut settled = BTreeMap::new();
-    let mut findings = written.findings;
+    let is_given = |path: &&str| {
+        let names = keys::find(path).map_or(&[][..], |key| &key.env);
+        variables.of(names).is_some() || written.values.contains_key(*path)
+    };
+    let has_parts = PARTS.iter().any(is_given);
+    let mut findings = written.findings.clone();
     findings.extend(variables.findings.iter().cloned());
     for key in KEYS.iter() {
         let (given, origin) = if let Some((value, flag)) = flags.get(&key.path) {
@@ -113,13 +121,13 @@ pub fn settle(
         } else if let Some((text, origin)) = variables.of(&key.env) {
             (text.into(), origin.clone())
         } else if let Some(value) = written.values.get(&key.path) {
-            (value.clone(), written.origin.clone())
+            (value.clone(), written.origin_of(&key.path))
         } else {
             match key.default {
                 Fallback::Is(text) => (text.into(), Origin::Default),
                 Fallback::Unset => continue,
                 Fallback::Required => {
-                    if !written.is_broken {
+                    if !written.is_broken && !(key.path == URL && has_parts) {
                         findings.push(missing(key));
                     }
                     continue;
@@ -141,8 +149,66 @@ pub fn settle(
             },
         }
     }
+    if is_given(&URL) {
+        findings.extend(contradicted(&settled));
+    } else if has_parts {
+        findings.extend(join_parts(&mut settled, |path| is_given(&path)));
+    }
     findings.extend(between(&settled));
     (settled, findings)
+}
+
+const URL: &str = "postgres.url";
+/// What a URL is made of where none is given. The port has a usual value, and not every user has a password.
+const PARTS: [&str; 3] = ["postgres.host", "postgres.database", "postgres.user"];
+const PORT: &str = "postgres.port";
+
+/// Makes the URL of its parts, without a password.
+fn join_parts(settled: &mut BTreeMap<&'static str, Effective>, is_given: impl Fn(&str) -> bool) -> Vec<Finding> {
+    let text = |path: &str| settled.get(path).and_then(|found| found.value.as_str());
+    let [Some(host), Some(database), Some(user)] = PARTS.map(text) else {
+        // A part that is given and not there has a finding of its own.
+        let absent = PARTS.iter().filter(|path| !is_given(path));
+        return absent.filter_map(|path| keys::find(path)).map(missing).collect();
+    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let port = settled.get(PORT).and_then(|found| found.value.as_u64()).unwrap_or(5432);
+    let url = format!("postgres://{}@{host}:{port}/{}", escaped(user), escaped(database));
+    let origin = settled[PARTS[0]].origin.clone();
+    settled.insert(URL, Effective { value: url.into(), origin });
+    Vec::new()
+}
+
+/// Parts that say something else than the URL.
+fn contradicted(settled: &BTreeMap<&'static str, Effective>) -> Vec<Finding> {
+    let of_url = |url: &Effective| Target::parse(url.value.as_str()?).ok();
+    let Some(target) = settled.get(URL).and_then(of_url) else { return Vec::new() };
+    let hosts = target.config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    });
+    let ports = target.config.get_ports().iter().map(u16::to_string);
+    let name = |name: Option<&str>| name.map(str::to_owned).into_iter().collect::<Vec<String>>();
+    let of_url = [hosts.collect(), name(target.config.get_dbname()), name(target.config.get_user()), ports.collect()];
+    let of_part =
+        |path: &str| settled.get(path).map(|part| part.value.as_str().map_or(part.value.to_string(), str::to_owned));
+    let parts = PARTS.into_iter().chain([PORT]).zip(of_url);
+    let others = parts.filter_map(|(path, of_url)| {
+        let value = of_part(path).filter(|value| !of_url.contains(value))?;
+        let (origin, rule) = (settled[path].origin.clone(), "is not what postgres.url says");
+        Some(Finding::new(path, Some(cut(&value)), origin, rule, "keep one of the two: the URL, or its parts"))
+    });
+    others.collect()
+}
+
+/// As a part of a URL.
+fn escaped(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'-' | b'_' | b'.' | b'~' => (byte as char).to_string(),
+        byte if byte.is_ascii_alphanumeric() => (byte as char).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 /// What is wrong with a value that has parts of its own, each at its place.
@@ -208,22 +274,19 @@ fn between(settled: &BTreeMap<&'static str, Effective>) -> Vec<Finding> {
         let names = keys::flows().collect::<Vec<_>>().join(", ");
         finding("flows".to_owned(), "has no flow that is enabled".to_owned(), format!("enable one of: {names}"));
     }
-    // A writer that waits for a connection forever would look like a slow server.
+    // A writer that waits for a connection forever would look like a slow server. Callers may wait for each other.
     let writers = on().filter_map(|flow| number(&format!("flows.{flow}.writers")));
-    let for_calls = WAITING_THREADS as u64;
-    let each = u64::from(SPARE_SESSIONS) + CALLED_PARTS * for_calls;
-    let needed = writers.map(|writers| writers + each).sum::<u64>() + for_calls;
+    let each = u64::from(SPARE_SESSIONS + CALLED_PARTS);
+    let needed = writers.map(|writers| writers + each).sum::<u64>() + 1;
     if number("postgres.connections_max").is_some_and(|most| most < needed) {
         let rule = format!(
-            "is too few for the writers of the enabled flows, {each} more each and {for_calls} for their letters: {needed}"
+            "is too few for the writers of the enabled flows, {each} more each and one for their letters: {needed}"
         );
         finding("postgres.connections_max".to_owned(), rule, "raise it, or lower the writers".to_owned());
     }
     findings
 }
 
-/// What of a flow is asked for over HTTP with sessions of its own: its endpoints, and replays of its letters.
-const CALLED_PARTS: u64 = 2;
 const HIDDEN: &str = "***";
 
 /// A value as it may be shown: settled, or as it was given. What cannot be understood in a place that may

@@ -50,7 +50,7 @@ fn written(key: &Key) -> (&'static str, String) {
             ("", key.kind.settle(&text.into()).expect("a default is right").to_string())
         }
         // A bare `off` would be a boolean to some readers of YAML.
-        Kind::Text(_) | Kind::Word(_) => ("", Value::from(text).to_string()),
+        Kind::Text(_) | Kind::Word(_) | Kind::Level => ("", Value::from(text).to_string()),
         _ => ("", text.to_owned()),
     }
 }
@@ -60,6 +60,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::replaced;
 
     const HEAD: &str = "\
 # Configuration
@@ -87,6 +88,16 @@ with its default, the same as `sluicegate.example.yaml`.
 - Passwords, also within a URL or in `kafka.options`, are shown as `***`.
 ";
 
+    const REPLACED_HEAD: &str = "
+## The Python sink's file
+
+A file of the sink that the cdc flow replaces works as it is. What it calls otherwise is listed here; the rest are the keys
+above. With any of these names, and nothing below `flows`, the file runs the cdc flow alone.
+
+| in that file | key |
+| --- | --- |
+";
+
     fn markdown() -> String {
         let mut text = HEAD.to_owned();
         let mut section = None;
@@ -102,11 +113,16 @@ with its default, the same as `sluicegate.example.yaml`.
             let default = match key.default {
                 Fallback::Is("") => "none".to_owned(),
                 Fallback::Is(text) => format!("`{text}`"),
-                Fallback::Required => "**required**".to_owned(),
+                Fallback::Required => "**required**, or its parts below".to_owned(),
                 Fallback::Unset => "not set".to_owned(),
             };
             let names = key.env.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             let _ = writeln!(text, "| `{leaf}` | {} ({}) | {default} | {names} |", key.help, key.kind);
+        }
+        text += REPLACED_HEAD;
+        for (path, key) in replaced::names() {
+            let key = key.map_or("no key: CDC.md says what becomes of it".to_owned(), |key| format!("`{key}`"));
+            let _ = writeln!(text, "| `{path}` | {key} |");
         }
         text
     }

@@ -1,5 +1,6 @@
 //! The file as written: YAML or JSON, a tree of sections. Out come the values by full path and what is
-//! wrong with the tree itself. What a value means is not asked here, and no value is ever quoted.
+//! wrong with the tree itself. What a value means is not asked here, and no value is ever quoted. Paths of the replaced
+//! sink's file are in `replaced`.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -8,7 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::check::{Finding, Origin};
-use super::keys;
+use super::{keys, replaced};
 
 /// A configuration of every key with comments has 10 KiB. Past this it is the wrong file, or an endless one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -17,9 +18,46 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub struct Written {
     pub origin: Origin,
     pub values: BTreeMap<String, Value>,
+    /// By key, the name that it has in the file where that is another one.
+    names: BTreeMap<String, &'static str>,
     pub findings: Vec<Finding>,
+    /// What is no mistake, and does not do what one might think.
+    pub notes: Vec<String>,
     /// Nothing could be read, so that a key that is missing may only seem so.
     pub is_broken: bool,
+    /// Whether it has anything of the replaced sink's form.
+    pub is_replaced: bool,
+}
+
+impl Written {
+    /// `name`: what the file calls the key, where that is another name than its own.
+    pub fn add(&mut self, key: &str, name: Option<&'static str>, value: Value) {
+        if let Some(former) = self.values.get(key) {
+            let both_renamed = name.is_some() && self.is_renamed(key);
+            if !(both_renamed && *former == value) {
+                let other = self.names.get(key).copied().unwrap_or(key);
+                let rule = format!("is the same key as {other}, and both are given");
+                let origin = self.origin.clone();
+                self.findings.push(Finding::new(name.unwrap_or(key), None, origin, rule, "keep one of the two"));
+            }
+            return;
+        }
+        if let Some(name) = name {
+            self.names.insert(key.to_owned(), name);
+        }
+        self.values.insert(key.to_owned(), value);
+    }
+
+    pub fn is_renamed(&self, key: &str) -> bool {
+        self.names.contains_key(key)
+    }
+
+    pub fn origin_of(&self, key: &str) -> Origin {
+        match (&self.origin, self.names.get(key)) {
+            (Origin::File(path), Some(name)) => Origin::Renamed(path.clone(), name),
+            (origin, _) => origin.clone(),
+        }
+    }
 }
 
 pub fn read(path: &Path) -> Written {
@@ -45,6 +83,7 @@ pub fn read(path: &Path) -> Written {
         Ok(tree) => {
             let mut written = Written { origin, ..Written::default() };
             walk("", tree, &mut written);
+            replaced::choose_flow(&mut written);
             written
         }
         Err(rule) => {
@@ -86,12 +125,16 @@ fn walk(section: &str, tree: Value, written: &mut Written) {
     };
     for (name, value) in children {
         let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
-        if name.contains('.') || !(keys::find(&path).is_some() || keys::is_section(&path)) {
+        if !name.contains('.') && replaced::take(&path, &value, written) {
+            continue;
+        }
+        let is_section = keys::is_section(&path) || replaced::is_section(&path);
+        if name.contains('.') || !(keys::find(&path).is_some() || is_section) {
             written.findings.push(unknown(section, &name, &path, &written.origin));
-        } else if keys::is_section(&path) {
+        } else if is_section {
             walk(&path, value, written);
         } else if !value.is_null() {
-            written.values.insert(path, value);
+            written.add(&path, None, value);
         }
     }
 }
@@ -99,8 +142,9 @@ fn walk(section: &str, tree: Value, written: &mut Written) {
 fn unknown(section: &str, name: &str, path: &str, origin: &Origin) -> Finding {
     let known = || keys::KEYS.iter().map(|key| key.path.as_str());
     let is_leaf = |path: &str| path.rsplit('.').next() == Some(name);
-    let below = keys::KEYS.iter().filter_map(|key| {
-        let rest = key.path.strip_prefix(section)?;
+    let ours = keys::KEYS.iter().map(|key| key.path.as_str());
+    let below = ours.chain(replaced::names().map(|(path, _)| path)).filter_map(|path| {
+        let rest = path.strip_prefix(section)?;
         rest.trim_start_matches('.').split('.').next()
     });
     let cure = if keys::find(path).is_some() {
@@ -154,7 +198,7 @@ mod tests {
         assert_eq!(
             cures("group_id: x"),
             [
-                "group_id: did you mean flows.events.group_id or flows.orders.group_id or flows.status.group_id or flows.tickets.group_id?"
+                "group_id: did you mean flows.cdc.group_id or flows.events.group_id or flows.orders.group_id or flows.status.group_id or flows.tickets.group_id?"
             ]
         );
         assert_eq!(

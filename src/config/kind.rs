@@ -32,6 +32,8 @@ pub enum Kind {
     Text(Rule),
     /// One of these, in any case.
     Word(&'static [&'static str]),
+    /// How much is logged.
+    Level,
     Bool,
     Integer {
         min: u64,
@@ -55,6 +57,8 @@ pub enum Kind {
     Url,
 }
 
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 impl Kind {
     /// The value as used. Text stands for any kind, so that a variable of the environment and a quoted
     /// word in a file mean the same: lists are separated by commas, maps are `name=value` with commas
@@ -74,6 +78,16 @@ impl Kind {
                     Ok(text.into())
                 } else {
                     Err(Flaw::new(format!("must be {self}"), "write one of these words"))
+                }
+            }
+            Kind::Level => {
+                let Value::String(text) = written else { return Err(self.wrong(written, "write one of these words")) };
+                // Python has other words for some.
+                match text.trim().to_lowercase().as_str() {
+                    "warning" => Ok("warn".into()),
+                    "critical" | "fatal" => Ok("error".into()),
+                    "notset" => Ok("trace".into()),
+                    _ => Kind::Word(&LEVELS).settle(written),
                 }
             }
             Kind::Bool => match written {
@@ -200,6 +214,7 @@ impl fmt::Display for Kind {
         match self {
             Kind::Text(_) => write!(f, "text"),
             Kind::Word(words) => write!(f, "one of {}", words.join(", ")),
+            Kind::Level => write!(f, "{}", Kind::Word(&LEVELS)),
             Kind::Bool => write!(f, "true or false"),
             Kind::Integer { min, max } => write!(f, "an integer from {min} to {max}"),
             Kind::Millis { min, max } => write!(f, "milliseconds from {min} to {max}"),
@@ -298,6 +313,12 @@ pub fn pattern(text: &str) -> Result<(), Flaw> {
 /// Dots are in the names of topics; all else that a pattern may have is not.
 pub fn is_pattern(text: &str) -> bool {
     text.contains(['*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\'])
+}
+
+/// Whether one of these names and patterns is of this topic. A pattern is meant for the whole of a name.
+pub fn takes_topic(patterns: &[String], topic: &str) -> bool {
+    let whole = |pattern: &str| regex_lite::Regex::new(&format!("^(?:{pattern})$")).is_ok_and(|it| it.is_match(topic));
+    patterns.iter().any(|pattern| pattern == topic || is_pattern(pattern) && whole(pattern))
 }
 
 pub fn regex(text: &str) -> Result<(), Flaw> {
@@ -425,6 +446,15 @@ mod tests {
         assert!(settled(MILLIS, vec![5]).unwrap_err().ends_with("not a list"));
         assert_eq!(settled(Kind::Integer { min: 0, max: 9 }, "-0"), Ok(0.into()));
         assert_eq!(settled(Kind::Integer { min: 0, max: 9 }, "-1"), Err("is under the minimum of 0".into()));
+    }
+
+    #[test]
+    fn a_level_may_be_one_of_python_s_words() {
+        let level = |word: &str| settled(Kind::Level, word);
+        for (word, used) in [("INFO", "info"), ("WARNING", "warn"), ("Critical", "error"), ("DEBUG", "debug")] {
+            assert_eq!(level(word), Ok(used.into()));
+        }
+        assert_eq!(level("loud"), Err("must be one of off, error, warn, info, debug, trace".into()));
     }
 
     #[test]

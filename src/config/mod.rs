@@ -10,6 +10,7 @@ pub mod handlers;
 mod keys;
 mod kind;
 mod options;
+mod replaced;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,9 +21,10 @@ use serde_json::Value;
 
 pub use check::{Finding, Findings, Origin};
 pub use docs::example;
-pub use kind::is_pattern;
+pub use kind::{is_pattern, takes_topic};
 
 use crate::ops::otlp::Endpoint;
+use crate::ops::service::WAITING_THREADS;
 use crate::pg::url::Target;
 use check::Effective;
 use handlers::Handler;
@@ -30,6 +32,8 @@ use keys::{KEYS, Key};
 
 /// Sessions of a flow beyond those of its writers: claims, looks at the ledger, and the relay.
 pub const SPARE_SESSIONS: u32 = 3;
+/// What of a flow is asked for over HTTP with sessions of its own: its endpoints, and replays of its letters.
+const CALLED_PARTS: u32 = 2;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,17 +83,21 @@ pub struct Postgres {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
+    pub enabled: bool,
     pub host: String,
     /// 0 takes any free one.
     pub port: u16,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logging {
     #[serde(deserialize_with = "level")]
     pub level: log::LevelFilter,
     pub format: Format,
+    /// What is written there is written to standard error too.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -378,6 +386,14 @@ impl Config {
     pub fn enabled(&self) -> impl Iterator<Item = (&str, &Flow)> {
         self.flows.iter().filter(|(_, flow)| flow.enabled).map(|(name, flow)| (name.as_str(), flow))
     }
+
+    /// Sessions for each part that is called over HTTP: one for each thread that may wait there, or what the flows leave.
+    pub fn sessions_for_calls(&self) -> u32 {
+        let (parts, taken) = self.enabled().fold((1, 0), |(parts, taken), (_, flow)| {
+            (parts + CALLED_PARTS, taken + flow.writers as u32 + SPARE_SESSIONS)
+        });
+        (self.postgres.connections_max.saturating_sub(taken) / parts).clamp(1, WAITING_THREADS as u32)
+    }
 }
 
 /// The values of options are for librdkafka alone.
@@ -433,10 +449,10 @@ impl Sources {
                 Finding::new(name, None, Origin::Flag(FLOW_FLAG), "is not a flow", cure)
             }));
         }
-        let (settled, mut findings) = check::settle(written, &variables, &flags);
+        let (settled, mut findings) = check::settle(&written, &variables, &flags);
         findings.splice(0..0, unknown);
         let config = if findings.is_empty() { Ok(built(&settled)) } else { Err(Findings(findings)) };
-        Report { settled, config }
+        Report { settled, notes: written.notes, config }
     }
 
     fn file_used(&self, variables: &env::Variables) -> Option<PathBuf> {
@@ -453,6 +469,8 @@ const DEFAULT_FILE: &str = "sluicegate.yaml";
 /// The effective value of each key, right or not, and the configuration if all are right.
 pub struct Report {
     settled: BTreeMap<&'static str, Effective>,
+    /// What is no mistake, and does not do what one might think.
+    pub notes: Vec<String>,
     pub config: Result<Config, Findings>,
 }
 
@@ -478,7 +496,12 @@ fn built(settled: &BTreeMap<&'static str, Effective>) -> Config {
     for (path, Effective { value, .. }) in settled {
         *path.split('.').fold(&mut tree, |branch, name| &mut branch[name]) = value.clone();
     }
-    let password = tree["postgres"].as_object_mut().and_then(|postgres| postgres.remove("password"));
+    let mut password = None;
+    if let Some(postgres) = tree["postgres"].as_object_mut() {
+        password = postgres.remove("password");
+        // The URL has them.
+        postgres.retain(|name, _| !["host", "port", "database", "user"].contains(&name.as_str()));
+    }
     let mut config: Config = serde_json::from_value(tree).expect("the table of keys and the structs disagree");
 
     let Postgres { target, connect_timeout, tcp_user_timeout, .. } = &mut config.postgres;

@@ -45,7 +45,7 @@ fn every_key_reaches_the_structs() {
         .iter()
         .filter(|key| key.path != "kafka.options" && key.path != "postgres.password")
         .filter_map(|key| match key.default {
-            keys::Fallback::Is(text) => Some(format!("{}={text}\n", key.env[0])),
+            keys::Fallback::Is(text) => Some(format!("{}='{text}'\n", key.env[0])),
             _ => None,
         })
         .collect();
@@ -55,9 +55,8 @@ fn every_key_reaches_the_structs() {
     let report = sources.report();
     assert!(report.config.is_ok(), "{}", report.config.unwrap_err());
     let from_file = report.lines().filter(|(_, _, origin)| matches!(origin, Origin::DotEnv(_))).count();
-    let empty = ["kafka.options", "flows.events.handlers", "flows.status.schema_files"].len();
-    let unset = KEYS.iter().filter(|key| matches!(key.default, keys::Fallback::Unset)).count();
-    assert_eq!(from_file, KEYS.len() - empty - unset);
+    let has_default = |key: &&Key| matches!(key.default, keys::Fallback::Is(text) if !text.is_empty());
+    assert_eq!(from_file, KEYS.iter().filter(has_default).count() + 1);
 }
 
 #[test]
@@ -160,13 +159,13 @@ fn keys_that_contradict_each_other_are_found() {
         ),
         (
             "{writers: 49}",
-            "postgres.connections_max is too few for the writers of the enabled flows, 11 more each and 4 for their letters: 64",
+            "postgres.connections_max is too few for the writers of the enabled flows, 5 more each and one for their letters: 55",
         ),
         ("{enabled: false}", "flows has no flow that is enabled"),
     ] {
         assert_eq!(findings(&format!("flows: {{status: {yaml}}}"), &env), [finding]);
     }
-    assert!(findings("flows: {status: {batch_rows_max: 10000, writers: 35}}", &env).is_empty());
+    assert!(findings("flows: {status: {batch_rows_max: 10000, writers: 44}}", &env).is_empty());
 }
 
 #[test]
@@ -273,4 +272,192 @@ fn the_example_file_is_right_as_it_stands_and_changes_nothing() {
     let example = include_str!("../../sluicegate.example.yaml");
     assert_eq!(findings(example, &[]), [""; 0]);
     assert_eq!(shown(report_of(example, &[], &[])), shown(report_of("", &[("DB_URL", URL)], &[])));
+}
+
+const REPLACED: &str = r#"
+kafka:
+  bootstrap_servers: "localhost:9092"
+  topics:
+    - "cdc.public.users"
+    - "cdc.public.orders"
+  group_id: "cdc_consumer"
+  batch_size: 100
+  enable_auto_commit: false
+
+postgres:
+  host: "localhost"
+  port: 5432
+  database: "target_db"
+  user: "postgres"
+  password: "canary"
+  max_connections: 10
+
+logging:
+  level: "INFO"
+  file: "logs/cdc.log"
+
+metrics:
+  enabled: true
+  port: 8080
+
+processing:
+  max_workers: 4
+  queue_size: 1000
+"#;
+
+/// The same as JSON.
+const REPLACED_JSON: &str = r#"{
+  "kafka": {"bootstrap_servers": "localhost:9092", "topics": ["cdc.public.users", "cdc.public.orders"],
+    "group_id": "cdc_consumer", "batch_size": 100, "enable_auto_commit": false},
+  "postgres": {"host": "localhost", "port": 5432, "database": "target_db", "user": "postgres", "password": "canary",
+    "max_connections": 10},
+  "logging": {"level": "INFO", "file": "logs/cdc.log"},
+  "metrics": {"enabled": true, "port": 8080},
+  "processing": {"max_workers": 4, "queue_size": 1000}
+}"#;
+
+#[test]
+fn the_replaced_sink_s_file_works_as_it_is_in_yaml_and_json() {
+    for text in [REPLACED, REPLACED_JSON] {
+        let report = report_of(text, &[], &[]);
+        assert!(report.notes.is_empty());
+        let lines: Vec<String> = report.lines().map(|line| format!("{line:?}")).collect();
+        let config = report.config.unwrap_or_else(|findings| panic!("{findings}"));
+        assert_eq!(config.enabled().map(|(name, _)| name).collect::<Vec<_>>(), ["cdc"]);
+        assert_eq!(config.kafka.brokers, ["localhost:9092"]);
+        let driver = &config.postgres.target.config;
+        assert_eq!(
+            config.postgres.target.to_string(),
+            "postgres://postgres:***@localhost:5432/target_db?sslmode=prefer"
+        );
+        assert_eq!(driver.get_password(), Some(&b"canary"[..]));
+        assert_eq!((config.postgres.connections_max, config.sessions_for_calls()), (10, 1));
+        assert_eq!(
+            (config.logging.level, config.logging.file.clone()),
+            (log::LevelFilter::Info, Some("logs/cdc.log".into()))
+        );
+        assert_eq!((config.http.enabled, config.http.port), (true, 8080));
+        let cdc = &config.flows["cdc"];
+        assert_eq!(
+            (cdc.topics.join(" "), cdc.group_id.as_str()),
+            ("cdc.public.users cdc.public.orders".to_owned(), "cdc_consumer")
+        );
+        assert_eq!((cdc.batch_rows_max, cdc.group_rows_max, cdc.writers), (100, 1000, 4));
+        assert!(!format!("{lines:?} {config:?}").contains("canary"));
+    }
+}
+
+#[test]
+fn every_other_name_of_the_replaced_sink_s_file_leads_to_its_key() {
+    let yaml = "\
+kafka: {session_timeout_ms: 20000, max_poll_interval_ms: 300000, enable_auto_commit: 'false'}
+postgres: {host: db, database: 'a b/c', user: 'u@x', batch: {size: 50}, continue_on_error: false}
+logging: {level: WARNING}
+metrics: {enabled: false}
+processing: {shutdown_timeout: 30}";
+    let report = report_of(yaml, &[("CDC_POSTGRES_PASSWORD", "canary")], &[]);
+    assert!(report.notes[0].starts_with("kafka.max_poll_interval_ms is passed over: "), "{:?}", report.notes);
+    let config = report.config.unwrap_or_else(|findings| panic!("{findings}"));
+    let cdc = &config.flows["cdc"];
+    assert_eq!((cdc.session_timeout, cdc.batch_rows_max, cdc.continue_on_error), (Duration::from_secs(20), 50, false));
+    assert_eq!((config.logging.level, config.http.enabled), (log::LevelFilter::Warn, false));
+    assert_eq!(config.shutdown_timeout, Duration::from_secs(30));
+    let driver = &config.postgres.target.config;
+    assert_eq!((driver.get_dbname(), driver.get_user()), (Some("a b/c"), Some("u@x")));
+    assert_eq!((driver.get_ports(), driver.get_password()), (&[5432][..], Some(&b"canary"[..])));
+    for (text, is_on) in [("continue_on_error: true", true), ("processing: {continue_on_error: false}", false)] {
+        assert_eq!(load(text, &[("DB_URL", URL)]).flows["cdc"].continue_on_error, is_on);
+    }
+}
+
+#[test]
+fn every_variable_of_the_replaced_sink_wins_over_its_file() {
+    let env = [
+        ("CDC_KAFKA_BOOTSTRAP_SERVERS", "kafka:9092"),
+        ("CDC_KAFKA_GROUP_ID", "g"),
+        ("CDC_POSTGRES_HOST", "postgres"),
+        ("CDC_POSTGRES_PORT", "5433"),
+        ("CDC_POSTGRES_DATABASE", "other"),
+        ("CDC_POSTGRES_USER", "me"),
+        ("CDC_POSTGRES_PASSWORD", "secret"),
+        ("CDC_LOG_LEVEL", "CRITICAL"),
+        ("CDC_METRICS_ENABLED", "False"),
+        ("CDC_METRICS_PORT", "9090"),
+    ];
+    let config = load(REPLACED, &env);
+    assert_eq!((config.kafka.brokers.join(","), config.flows["cdc"].group_id.as_str()), ("kafka:9092".to_owned(), "g"));
+    assert_eq!(config.postgres.target.to_string(), "postgres://me:***@postgres:5433/other?sslmode=prefer");
+    assert_eq!(config.postgres.target.config.get_password(), Some(&b"secret"[..]));
+    assert_eq!(config.logging.level, log::LevelFilter::Error);
+    assert_eq!((config.http.enabled, config.http.port), (false, 9090));
+}
+
+#[test]
+fn what_is_wrong_in_the_replaced_sink_s_file_is_told_by_its_own_names() {
+    let told = |text: &str| {
+        let findings = report_of(text, &[], &[]).config.unwrap_err().to_string();
+        assert!(!findings.contains("canary"), "{findings}");
+        findings
+    };
+    for (old, new, expected) in [
+        (
+            "enable_auto_commit: false",
+            "enable_auto_commit: true",
+            "kafka.enable_auto_commit would commit what is not written yet",
+        ),
+        (
+            "queue_size: 1000",
+            "queue_size: 50",
+            "flows.cdc.batch_rows_max = 100 must be at most flows.cdc.group_rows_max = 50",
+        ),
+        ("max_workers: 4", "max_workers: 5", "postgres.connections_max = 10 is too few"),
+        ("max_workers: 4", "max_workers: many", "flows.cdc.writers = many must be an integer from 1 to 64"),
+        ("user: \"postgres\"", "usr: x", "did you mean `user`?"),
+        (
+            "  port: 5432",
+            "  url: postgres://me@localhost/target_db",
+            "postgres.user = postgres is not what postgres.url says",
+        ),
+        (
+            "  batch_size: 100",
+            "  brokers: x:1",
+            "kafka.brokers is the same key as kafka.bootstrap_servers, and both are given",
+        ),
+        (
+            "  port: 5432",
+            "  batch_size: 200",
+            "postgres.batch_size is the same key as kafka.batch_size, and both are given",
+        ),
+    ] {
+        assert!(REPLACED.contains(old), "{old}");
+        let findings = told(&REPLACED.replace(old, new));
+        assert!(findings.contains(expected), "{expected} in {findings}");
+    }
+    assert!(
+        told(&REPLACED.replace("max_workers: 4", "max_workers: 0")).contains("sluicegate.yaml processing.max_workers)")
+    );
+    let parts = findings("postgres: {host: h}", &[]);
+    let absent = ["postgres.database is not set and has no default", "postgres.user is not set and has no default"];
+    assert_eq!(parts, absent);
+    assert_eq!(
+        findings("postgres: {host: 'a b', user: u, database: d}", &[]),
+        ["postgres.host is not a host name or an address"]
+    );
+}
+
+#[test]
+fn a_url_and_parts_that_say_the_same_are_no_contradiction() {
+    let yaml = "postgres: {host: db, port: 5432, database: d, user: u}";
+    assert_eq!(findings(yaml, &[("DB_URL", URL)]), [""; 0]);
+    assert_eq!(findings(yaml, &[("DB_URL", "postgres://u@db/d")]), [""; 0]);
+    let found = findings(yaml, &[("DB_URL", "postgres://u@db2:5433/d")]);
+    assert_eq!(found, ["postgres.host is not what postgres.url says", "postgres.port is not what postgres.url says"]);
+}
+
+#[test]
+fn a_file_with_flows_of_its_own_runs_those() {
+    let yaml = "kafka: {bootstrap_servers: 'a:1'}\nflows: {status: {topic: t}}";
+    let config = load(yaml, &[("DB_URL", URL)]);
+    assert_eq!(config.enabled().map(|(name, _)| name).collect::<Vec<_>>(), ["status"]);
+    assert_eq!(config.kafka.brokers, ["a:1"]);
 }

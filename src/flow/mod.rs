@@ -117,12 +117,45 @@ pub fn each(config: &config::Config, visit: &mut impl Visit) -> Result<(), Cause
     Ok(())
 }
 
+/// What records would become where tables follow their records, before anything runs.
+pub trait Outlook {
+    /// Of one topic, oldest first, by the last one that says it; None where none does. A fault says why it would be refused.
+    fn preview(&self, records: &[Record<'_>], work: &mut Work<'_>) -> Result<Option<Preview>, Fault>;
+}
+
+/// The table of a topic's records, for people. Names and types are as SQL has them.
+#[derive(Debug)]
+pub struct Preview {
+    pub table: String,
+    /// Two of them must not have one table.
+    pub source: String,
+    pub key: Vec<String>,
+    /// Each with its type.
+    pub columns: Vec<String>,
+    /// Whether types are those of the values, because no schema says them.
+    pub is_guess: bool,
+    /// Columns whose type a rule knows by their name.
+    pub by_name: Vec<String>,
+    pub is_there: bool,
+    /// The statements that would make it fit.
+    pub changes: Vec<String>,
+}
+
+/// None where a flow's tables do not follow its records.
+pub fn outlook(name: &str, config: &config::Flow) -> Result<Option<Box<dyn Outlook>>, Cause> {
+    match name {
+        cdc::NAME => Ok(Some(Box::new(Cdc::from_config(config)?))),
+        _ => Ok(None),
+    }
+}
+
 /// What a flow's service over HTTP is made of.
 pub struct Behind<'a> {
     pub outlet: Arc<dyn Outlet>,
     pub target: &'a postgres::Config,
     pub tls: MakeTlsConnector,
     pub track: Arc<Track>,
+    pub sessions_max: u32,
 }
 
 /// Whether a flow publishes, or takes requests that it publishes.
@@ -140,7 +173,7 @@ pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<
     match name {
         events::NAME => Some(Arc::new(events::Door::new(behind.outlet, config.sample_topic(), behind.track))),
         orders::NAME => {
-            let database = orders::desk::books::database(behind.target.clone(), behind.tls);
+            let database = orders::desk::books::database(behind.target.clone(), behind.tls, behind.sessions_max);
             let (table, inventory) = (&config.table, &config.inventory_table);
             let (topic, tells) = (&config.topic, config.events);
             Some(Arc::new(Desk::new(behind.outlet, database, topic, table, inventory, tells, behind.track)))

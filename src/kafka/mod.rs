@@ -5,6 +5,7 @@ pub mod admin;
 pub mod consumer;
 pub mod fault;
 pub mod lag;
+pub mod peek;
 pub mod producer;
 pub mod publisher;
 mod raw;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::directory::Directory;
+use super::health::{self, SinkFacts};
 use super::metrics::Metrics;
 use super::service::{Endpoint, Service};
 use super::target::Target;
@@ -137,6 +138,8 @@ const ROUTES: &[Route] = &[
     get("/health/live", "200 while the process serves", |api, _, _| Answer::json(200, &api.live())),
     get("/health/ready", "200 when Kafka, PostgreSQL and every partition are well; 503 with the reasons",
         |api, _, _| api.ready()),
+    get("/status", "what each flow has counted since the start, how its partitions are, and the last error",
+        |api, _, _| api.status()),
     get("/tracking-status", "progress of each flow since the last reset", |api, _, _| api.tracking_status()),
     post("/reset-tracking", "starts /tracking-status from zero; metrics are not touched",
         |api, _, _| api.reset_tracking()),
@@ -152,12 +155,18 @@ pub struct Api {
     metrics: Metrics,
     test_data: Arc<dyn TestData>,
     directory: Arc<Directory>,
+    sink: SinkFacts,
     started: Instant,
 }
 
 impl Api {
     /// Progress is counted from here, so this is called before the flows start.
-    pub fn new(tracks: Vec<Arc<Track>>, test_data: Arc<dyn TestData>, services: Vec<Arc<dyn Service>>) -> Arc<Api> {
+    pub fn new(
+        tracks: Vec<Arc<Track>>,
+        test_data: Arc<dyn TestData>,
+        services: Vec<Arc<dyn Service>>,
+        sink: SinkFacts,
+    ) -> Arc<Api> {
         let (now, wall) = (Instant::now(), SystemTime::now());
         Arc::new(Api {
             progress: Mutex::new(tracks.iter().map(|_| Progress::new(now, wall)).collect()),
@@ -165,6 +174,7 @@ impl Api {
             tracks,
             test_data,
             directory: Arc::new(Directory::new(services)),
+            sink,
             started: now,
         })
     }
@@ -241,7 +251,18 @@ impl Api {
     fn health(&self) -> Answer {
         let reasons = reasons(&self.tracks);
         let (code, status) = if reasons.is_empty() { (200, "ok") } else { (503, "degraded") };
-        Answer::json(code, &json!({ "status": status, "live": self.live(), "ready": readiness(&reasons) }))
+        Answer::json(
+            code,
+            &json!({
+                "status": status, "timestamp": super::rfc3339(SystemTime::now()), "live": self.live(),
+                "ready": readiness(&reasons), "components": health::components(&self.tracks, &self.sink, &reasons),
+            }),
+        )
+    }
+
+    fn status(&self) -> Answer {
+        let reasons = reasons(&self.tracks);
+        Answer::json(200, &health::status(&self.tracks, &self.sink, &reasons, self.started.elapsed()))
     }
 
     fn tracking_status(&self) -> Answer {
@@ -359,7 +380,7 @@ fn refused(cause: &Cause) -> Answer {
 pub(super) struct Reason {
     flow: String,
     /// `kafka`, `postgres`, `partition` or `group`.
-    what: &'static str,
+    pub(super) what: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     partition: Option<String>,
     code: String,

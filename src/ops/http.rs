@@ -316,7 +316,7 @@ mod tests {
 
     use super::*;
     use crate::fault::Fault;
-    use crate::ops::{Sent, TestData};
+    use crate::ops::{Sent, SinkFacts, TestData};
 
     struct NoData;
 
@@ -335,7 +335,8 @@ mod tests {
     }
 
     fn start() -> Server {
-        Server::start("127.0.0.1:0", Api::new(Vec::new(), Arc::new(NoData), Vec::new()), 3).unwrap()
+        Server::start("127.0.0.1:0", Api::new(Vec::new(), Arc::new(NoData), Vec::new(), SinkFacts::default()), 3)
+            .unwrap()
     }
 
     #[test]

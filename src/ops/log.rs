@@ -1,7 +1,10 @@
-//! Log lines to standard error, for people or as JSON, one line a record whatever is in its message.
+//! Log lines to standard error, and to a file where one is named, for people or as JSON, one line a record whatever is in
+//! its message.
 //! Decides how lines look and which are written; what is worth a line is for whoever deals with it.
 
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
 use std::thread;
 
 use env_logger::fmt::Formatter;
@@ -14,13 +17,40 @@ use crate::config::{Format, Logging};
 /// Libraries that tell of every connection or schema.
 const CHATTY: [&str; 7] = ["apache_avro", "librdkafka", "rdkafka", "postgres", "tokio_postgres", "r2d2", "tiny_http"];
 
-/// Takes effect once; later calls change nothing.
-pub fn start(logging: Logging) {
+/// Takes effect once; later calls change nothing. Fails where the file cannot be written.
+pub fn start(logging: &Logging) -> io::Result<()> {
+    let mut builder = builder(logging);
+    if let Some(path) = &logging.file {
+        builder.target(env_logger::Target::Pipe(Box::new(Both(io::stderr(), appended(path)?))));
+    }
     // The one way to fail is that a logger is there already.
-    let _ = builder(logging).try_init();
+    let _ = builder.try_init();
+    Ok(())
 }
 
-fn builder(logging: Logging) -> env_logger::Builder {
+/// At the end of a file, which is made, with its folder, where there is none. Whoever cuts it short does no harm.
+fn appended(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    File::options().create(true).append(true).open(path)
+}
+
+/// A line to two places. That one of them is full or gone does not keep it from the other.
+struct Both<A, B>(A, B);
+
+impl<A: Write, B: Write> Write for Both<A, B> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (first, second) = (self.0.write_all(bytes), self.1.write_all(bytes));
+        first.and(second).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().and(self.1.flush())
+    }
+}
+
+fn builder(logging: &Logging) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(logging.level);
     for target in CHATTY {
@@ -102,7 +132,6 @@ pub fn is_unruly(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::{Arc, Mutex};
 
     use log::{Level, Log};
@@ -125,7 +154,7 @@ mod tests {
     fn written(format: Format, level: LevelFilter, records: &[(&str, Level, &str)]) -> String {
         let page = Page::default();
         let target = env_logger::Target::Pipe(Box::new(page.clone()));
-        let logger = builder(Logging { level, format }).target(target).build();
+        let logger = builder(&Logging { level, format, file: None }).target(target).build();
         for (target, level, message) in records {
             logger.log(&Record::builder().target(target).level(*level).args(format_args!("{message}")).build());
         }
@@ -155,7 +184,7 @@ mod tests {
         let written = |format| {
             let page = Page::default();
             let target = env_logger::Target::Pipe(Box::new(page.clone()));
-            let logger = builder(Logging { level: LevelFilter::Info, format }).target(target).build();
+            let logger = builder(&Logging { level: LevelFilter::Info, format, file: None }).target(target).build();
             logger.log(&Record::builder().level(Level::Warn).key_values(&fields).args(format_args!("halted")).build());
             String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
         };
@@ -181,6 +210,35 @@ mod tests {
         assert_eq!(messages(LevelFilter::Warn), "3");
         assert_eq!(messages(LevelFilter::Error), "");
         assert_eq!(messages(LevelFilter::Off), "");
+    }
+
+    #[test]
+    fn a_file_is_made_with_its_folder_and_gets_lines_behind_those_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logs/a/cdc.log");
+        for line in ["one\n", "two\n"] {
+            appended(&path).unwrap().write_all(line.as_bytes()).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        assert!(appended(folder.path()).is_err(), "a folder is no file");
+    }
+
+    #[test]
+    fn a_line_reaches_the_second_place_where_the_first_is_gone() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let page = Page::default();
+        assert!(Both(Gone, page.clone()).write(b"a").is_err());
+        assert!(Both(page.clone(), Gone).write(b"b").is_err());
+        assert_eq!(*page.0.lock().unwrap(), b"ab");
     }
 
     #[test]

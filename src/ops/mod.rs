@@ -9,6 +9,7 @@ mod conn;
 pub mod directory;
 mod front;
 pub mod gate;
+mod health;
 pub mod http;
 mod inner;
 pub mod log;
@@ -25,6 +26,7 @@ mod wire;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use api::{Answer, Api, Sent, TestData};
+pub use health::SinkFacts;
 pub use http::Server;
 pub use service::Service;
 pub use stats::Stats;

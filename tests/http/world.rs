@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use sluicegate::fault::Fault;
-use sluicegate::ops::{Api, Sent, Server, Service, TestData};
+use sluicegate::ops::{Api, Sent, Server, Service, SinkFacts, TestData};
 use sluicegate::record::Partition;
 use sluicegate::track::{PartitionState, PartitionTrack, Track};
 
@@ -78,7 +78,8 @@ pub fn world_with(services: Vec<Arc<dyn Service>>) -> World {
     partition.end_offset.set(10);
     other.joined();
     let data = Data::new(track.clone());
-    let api = Api::new(vec![track.clone(), other], data.clone(), services);
+    let sink = SinkFacts { database: Some("target_db".to_owned()), sessions_max: 10 };
+    let api = Api::new(vec![track.clone(), other], data.clone(), services, sink);
     let server = Server::start("127.0.0.1:0", api, HANDLERS).unwrap();
     World { addr: server.local_addr(), server: Some(server), track, partition, data }
 }

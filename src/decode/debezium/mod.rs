@@ -164,6 +164,9 @@ impl Field {
     }
 }
 
+/// How the names of kinds end that a rule for names told.
+const BY_NAME: &str = " by its name";
+
 impl Kind {
     fn new(form: Form, column: impl Into<String>, name: impl Into<String>) -> Self {
         Kind { form, column: column.into(), name: name.into(), is_guess: false }
@@ -182,6 +185,11 @@ impl Kind {
     /// The same field where the server has no such extension: with a type that every server has.
     pub fn without_extension(&self) -> Kind {
         column::without_extension(self)
+    }
+
+    /// Whether a rule for names told it.
+    pub fn is_by_name(&self) -> bool {
+        self.is_guess && self.name.ends_with(BY_NAME)
     }
 
     /// A payload without a schema, by the first value that is seen. None: null says nothing.

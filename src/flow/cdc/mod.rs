@@ -11,6 +11,7 @@ mod lane;
 mod message;
 mod naming;
 mod plan;
+mod preview;
 mod rows;
 mod shape;
 mod statement;

@@ -49,13 +49,13 @@ struct Held {
 }
 
 /// A table as the catalog has it.
-struct Found {
+pub struct Found {
     /// Name, type, type without limits.
-    columns: Vec<(String, String, String)>,
+    pub columns: Vec<(String, String, String)>,
 }
 
 impl Found {
-    fn look(work: &mut Work<'_>, table: &TableName) -> Result<Found, Fault> {
+    pub fn look(work: &mut Work<'_>, table: &TableName) -> Result<Found, Fault> {
         let rows = work.query(COLUMNS, &[&table.schema, &table.name])?;
         Ok(Found { columns: rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect() })
     }
@@ -138,29 +138,20 @@ impl Plans {
             found = Found::look(work, &shape.table)?;
             let changes = changes(&found)?;
             if !changes.is_empty() {
-                if !self.evolves {
-                    let text = format!("{} does not fit the record, and evolve is off", shape.table.quoted());
-                    return Err(Fault::reject("cdc.table", text));
-                }
+                self.may_change(shape)?;
                 self.change(work, shape, &changes)?;
                 found = Found::look(work, &shape.table)?;
                 has_changed = true;
             }
         }
         let plan = plan_of(shape, &found, target)?;
-        if !shape.key.is_empty() && !plan.is_keyed_in(work, shape)? {
-            let columns: Vec<String> = plan.key.iter().map(|at| quoted(&plan.used[*at].name)).collect();
-            let (table, columns) = (shape.table.quoted(), columns.join(", "));
-            let text =
-                format!("{table} has no unique index on exactly ({columns}), by which rows are told apart: make one");
-            return Err(Fault::reject("cdc.table", text));
-        }
+        plan.check_key(work, shape)?;
         Ok(Some((Arc::new(plan), has_changed)))
     }
 
     /// Values are written as their columns want them: where those are others than their source's, by kind or because the
     /// server has no such type, they have to be read again.
-    fn fit(&self, work: &mut Work<'_>, known: &Known, shape: &Shape, found: &Found) -> Result<(), Fault> {
+    pub fn fit(&self, work: &mut Work<'_>, known: &Known, shape: &Shape, found: &Found) -> Result<(), Fault> {
         let mut types: HashMap<String, String> =
             found.columns.iter().map(|(name, kind, _)| (name.clone(), kind.clone())).collect();
         let mut is_other = false;
@@ -187,22 +178,21 @@ impl Plans {
 
     /// The table's number, and whether this transaction has given it.
     fn follow(&self, work: &mut Work<'_>, shape: &Shape) -> Result<(i32, bool), Fault> {
-        let TableName { schema, name } = &shape.table;
-        if let Some(row) = work.query(FOLLOWED, &[schema, name])?.first() {
-            let source: &str = row.get(1);
-            if source != shape.identity {
-                let text = format!(
-                    "{} follows {source}, and {} would be mixed into it: give one of them another name",
-                    shape.table.quoted(),
-                    shape.identity
-                );
-                return Err(Fault::reject("cdc.collision", text));
-            }
-            return Ok((row.get(0), false));
+        if let Some(target) = followed(work, shape)? {
+            return Ok((target, false));
         }
+        let TableName { schema, name } = &shape.table;
         work.execute(FOLLOW, &[schema, name, &shape.identity])?;
         // Another one may have been first.
         self.follow(work, shape).map(|(target, _)| (target, true))
+    }
+
+    pub fn may_change(&self, shape: &Shape) -> Result<(), Fault> {
+        if self.evolves {
+            return Ok(());
+        }
+        let text = format!("{} does not fit the record, and evolve is off", shape.table.quoted());
+        Err(Fault::reject("cdc.table", text))
     }
 
     fn change(&self, work: &mut Work<'_>, shape: &Shape, changes: &[String]) -> Result<(), Fault> {
@@ -221,13 +211,29 @@ impl Plans {
     }
 }
 
+/// The table's number, where it has one. Two sources are never mixed in one table.
+pub fn followed(work: &mut Work<'_>, shape: &Shape) -> Result<Option<i32>, Fault> {
+    let rows = work.query(FOLLOWED, &[&shape.table.schema, &shape.table.name])?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let source: &str = row.get(1);
+    if source == shape.identity {
+        return Ok(Some(row.get(0)));
+    }
+    let text = format!(
+        "{} follows {source}, and {} would be mixed into it: give one of them another name",
+        shape.table.quoted(),
+        shape.identity
+    );
+    Err(Fault::reject("cdc.collision", text))
+}
+
 /// Whether a column takes values of a kind as it is.
 fn is_taken(kind: &Kind, have: &str) -> bool {
     matches!(kind.widening(have), Widening::Fits | Widening::Perhaps(_))
 }
 
 /// The statements without which the table does not take all values of the shape.
-fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
+pub fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
     let table = shape.table.quoted();
     if found.columns.is_empty() {
         let key: Vec<String> = shape.key.iter().map(|column| quoted(&shape.columns[*column].name)).collect();
@@ -274,7 +280,7 @@ fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
     Ok(changes)
 }
 
-fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault> {
+pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault> {
     let mut used = Vec::new();
     let mut places = vec![None; shape.columns.len()];
     for (index, column) in shape.columns.iter().enumerate() {
@@ -308,6 +314,18 @@ fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault> {
 }
 
 impl Plan {
+    /// A row that its key tells is put by an index of just that.
+    pub fn check_key(&self, work: &mut Work<'_>, shape: &Shape) -> Result<(), Fault> {
+        if shape.key.is_empty() || self.is_keyed_in(work, shape)? {
+            return Ok(());
+        }
+        let columns: Vec<String> = self.key.iter().map(|at| quoted(&self.used[*at].name)).collect();
+        let (table, columns) = (shape.table.quoted(), columns.join(", "));
+        let text =
+            format!("{table} has no unique index on exactly ({columns}), by which rows are told apart: make one");
+        Err(Fault::reject("cdc.table", text))
+    }
+
     fn is_keyed_in(&self, work: &mut Work<'_>, shape: &Shape) -> Result<bool, Fault> {
         let mut names: Vec<&str> = self.key.iter().map(|at| self.used[*at].name.as_str()).collect();
         names.sort_unstable();

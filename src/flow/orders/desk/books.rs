@@ -15,7 +15,6 @@ use crate::flow::orders::events::Packed;
 use crate::flow::orders::order::{Order, Wish};
 use crate::flow::orders::stock::Shelf;
 use crate::flow::orders::{NAME, OrderRows, named};
-use crate::ops::service::WAITING_THREADS;
 use crate::pg::{Database, MakeTlsConnector, Session, SessionOptions, Work, outbox};
 use crate::record::Partition;
 
@@ -88,7 +87,7 @@ pub struct Books {
 }
 
 /// Sessions for `Books`, as many as there are threads that can ask at once.
-pub fn database(mut target: postgres::Config, tls: MakeTlsConnector) -> Database {
+pub fn database(mut target: postgres::Config, tls: MakeTlsConnector, sessions_max: u32) -> Database {
     target.application_name("sluicegate orders desk").connect_timeout(CONNECT_WAIT).tcp_user_timeout(LINK_WAIT);
     let options = SessionOptions {
         synchronous_commit: true,
@@ -97,7 +96,7 @@ pub fn database(mut target: postgres::Config, tls: MakeTlsConnector) -> Database
         claim_lock_timeout: LOCK_WAIT,
         idle_in_transaction_timeout: LINK_WAIT,
     };
-    Database::new(target, tls, &options, WAITING_THREADS as u32)
+    Database::new(target, tls, &options, sessions_max)
 }
 
 impl Books {

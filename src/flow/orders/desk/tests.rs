@@ -50,7 +50,7 @@ fn desk() -> (Arc<Broker>, Desk) {
     let broker = Arc::new(Broker::default());
     let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).unwrap().build();
     let nowhere: postgres::Config = "postgres://nobody@127.0.0.1:1/nothing".parse().unwrap();
-    let database = books::database(nowhere, postgres_openssl::MakeTlsConnector::new(tls));
+    let database = books::database(nowhere, postgres_openssl::MakeTlsConnector::new(tls), 4);
     let track = Track::new("orders");
     (broker.clone(), Desk::new(broker, database, "orders-placed", "orders", "inventory", true, track))
 }
