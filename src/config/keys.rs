@@ -80,7 +80,7 @@ const SHARED: &[Row] = &[
     row("http.host", Kind::Text(host), Is("127.0.0.1"), &[],
         "Address to listen on. 0.0.0.0 opens it to the network; nothing on it asks for a password."),
     row("http.enabled", Kind::Bool, Is("true"), &["CDC_METRICS_ENABLED"],
-        "Whether anything listens. Off, there is no health, no metrics and no page."),
+        "Whether anything listens. Off, there is no health, and there are no metrics."),
     row("http.port", Kind::Integer { min: 0, max: 65535 }, Is("8080"), &["SERVER_PORT", "CDC_METRICS_PORT"],
         "Port for health, tracking and metrics; 0 takes any free one."),
     row("logging.level", Kind::Level, Is("info"), &["LOG_LEVEL", "CDC_LOG_LEVEL"],
