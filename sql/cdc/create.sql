@@ -4,6 +4,7 @@ CREATE TABLE IF NOT EXISTS sluicegate_cdc_tables (
     target_schema text        NOT NULL,
     target_name   text        NOT NULL,
     source        text        NOT NULL,
+    truncated     pg_lsn, -- where the last TRUNCATE stands: what comes before it is gone
     since         timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (target_schema, target_name)
 );

@@ -203,11 +203,6 @@ impl Replica {
         let found: Vec<String> = tables.iter().flat_map(|table| self.differences(table, &[], &[])).collect();
         assert!(found.is_empty(), "{}\nletters: {:#?}", found.join("\n"), self.letters());
     }
-
-    /// Columns of a table of the target with their types.
-    pub fn columns(&self, table: &str) -> Vec<(String, String)> {
-        columns_of(&mut connect(&self.url), table)
-    }
 }
 
 pub fn quoted(name: &str) -> String {

@@ -110,6 +110,25 @@ fn a_row_with_another_key_takes_along_what_the_connector_leaves_out() {
 }
 
 #[test]
+fn a_late_change_of_a_key_brings_nothing_back() {
+    let (mut target, table) = (Target::new(&[]), users());
+    let gone = with(table.event("d", user(1, "a"), Value::Null, 2), "__debezium.newkey", "{\"id\":9}");
+    target.apply(&table.topic(), 0, &[table.event("c", Value::Null, user(1, "a"), 1)]);
+    // The new key's partition is ahead: its row has come and gone.
+    target.apply(
+        &table.topic(),
+        1,
+        &[table.event("c", Value::Null, user(9, "a"), 2), table.event("d", user(9, "a"), Value::Null, 3)],
+    );
+    target.apply(&table.topic(), 0, std::slice::from_ref(&gone));
+    assert_eq!(target.rows(USERS), [""; 0]);
+    // A later row of the former key stays what it is.
+    target.apply(&table.topic(), 0, &[table.event("c", Value::Null, user(1, "new"), 5)]);
+    target.apply(&table.topic(), 0, &[gone]);
+    assert_eq!((target.rows(USERS), target.codes()), (vec!["1|new|null".to_owned()], vec![]));
+}
+
+#[test]
 fn a_table_that_is_gone_is_made_again() {
     let (mut target, table) = (Target::new(&[]), users());
     target.apply(&table.topic(), 0, &[table.event("c", Value::Null, user(1, "a"), 1)]);
@@ -153,6 +172,24 @@ fn a_changed_key_is_another_row_and_truncate_empties() {
     );
     empty.apply(&table.topic(), 0, &[table.event("u", Value::Null, user(1, "b"), 3)]);
     assert_eq!(empty.rows(USERS), ["1|b|null"]);
+
+    // Sent again, neither what was before it comes back nor goes what came after it.
+    let again = [
+        table.event("c", Value::Null, user(5, "gone"), 4),
+        table.event("t", Value::Null, Value::Null, 5),
+        table.event("c", Value::Null, user(6, "after"), 6),
+    ];
+    for event in again {
+        target.apply(&table.topic(), 1, &[event]);
+        assert_eq!((target.rows(USERS), target.codes()), (vec!["6|after|null".to_owned()], vec![]));
+    }
+    // Nor where another partition is ahead of it.
+    let mut ahead = Target::new(&[]);
+    ahead.apply(&table.topic(), 0, &[table.event("c", Value::Null, user(1, "a"), 1)]);
+    ahead.apply(&table.topic(), 1, &[table.event("c", Value::Null, user(2, "b"), 9)]);
+    ahead.apply(&table.topic(), 0, &[table.event("t", Value::Null, Value::Null, 5)]);
+    ahead.apply(&table.topic(), 2, &[table.event("c", Value::Null, user(3, "c"), 2)]);
+    assert_eq!(ahead.rows(USERS), ["2|b|null"]);
 
     let mut keeps = Target::new(&[("truncate", "false")]);
     keeps.apply(

@@ -21,6 +21,9 @@ use crate::fault::Fault;
 use crate::pg::Work;
 
 const GONE: &str = include_str!("../../../sql/cdc/gone.sql");
+const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtext('sluicegate cdc rows'), hashtext($1))";
+const TOGETHER: &str = "SELECT pg_advisory_xact_lock_shared(hashtext('sluicegate cdc rows'), hashtext($1))";
+const TRUNCATED: &str = include_str!("../../../sql/cdc/truncated.sql");
 const FURTHEST: &str = include_str!("../../../sql/cdc/furthest.sql");
 
 /// A row of some batch.
@@ -126,6 +129,10 @@ struct Table<'a, 'p> {
 
 impl<'a> Table<'a, '_> {
     fn write(&mut self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
+        // A row that changes its key may be two partitions' affair: what the one does with the new key and the other has
+        // not committed yet, no statement would see.
+        let (table, is_alone) = (rows[0].shape().table.quoted(), rows.iter().any(|at| at.row.act == Act::Move));
+        work.query(if is_alone { ALONE } else { TOGETHER }, &[&table])?;
         let mut index = 0;
         while index < rows.len() {
             let at = rows[index];
@@ -265,21 +272,28 @@ impl<'a> Table<'a, '_> {
         Ok(())
     }
 
-    /// Whether one of these changes may be of a row that was deleted after it.
-    fn looks(&self, work: &mut Work<'_>, plan: &Plan, rows: &[&Pending<'a>]) -> Result<bool, Fault> {
-        if plan.lsn.is_none() || plan.deleted.is_some() || rows[0].at().shape().key.is_empty() {
-            return Ok(false);
-        }
-        let least = rows.iter().filter_map(|pending| pending.at().row.lsn).min();
-        let furthest: Option<i64> = work.query(FURTHEST, &[&plan.target])?.first().and_then(|row| row.get(0));
-        Ok(least.is_some_and(|least| Some(least) < furthest))
+    /// How far deletions have come, and where the table was emptied last.
+    fn furthest(&self, work: &mut Work<'_>, plan: &Plan) -> Result<(Option<i64>, Option<i64>), Fault> {
+        let rows = work.query(FURTHEST, &[&plan.target])?;
+        Ok(rows.first().map_or((None, None), |row| (row.get(0), row.get(1))))
     }
 
     fn put(&self, work: &mut Work<'_>, unchanged: &[usize], rows: &[&Pending<'a>]) -> Result<(), Fault> {
         let Some(Pending::Put { at: first, .. }) = rows.first() else { return Ok(()) };
         let Some(plan) = self.plan(work, first.shape(), Need::Put)? else { return Ok(()) };
-        let looks = unchanged.is_empty() && self.looks(work, &plan, rows)?;
-        let (statement, columns) = match unchanged.is_empty() {
+        let is_guarded = plan.lsn.is_some() && !first.shape().key.is_empty();
+        let (gone, truncated) = if is_guarded { self.furthest(work, &plan)? } else { (None, None) };
+        let is_newer = |pending: &&&Pending<'a>| pending.at().row.lsn.is_none_or(|lsn| Some(lsn) > truncated);
+        let newer: Vec<&Pending<'a>> = rows.iter().filter(is_newer).copied().collect();
+        work.count("stale", (rows.len() - newer.len()) as u64);
+        if newer.is_empty() {
+            return Ok(());
+        }
+        let rows = newer.as_slice();
+        // Whether one of these changes may be of a row that was deleted after it.
+        let least = rows.iter().filter_map(|pending| pending.at().row.lsn).min();
+        let looks = unchanged.is_empty() && plan.deleted.is_none() && least.is_some() && least < gone;
+        let (statement, columns): (String, Vec<usize>) = match unchanged.is_empty() {
             true => (plan.put(looks), (0..plan.used.len()).collect()),
             false => {
                 let unchanged: Vec<usize> =
@@ -337,12 +351,35 @@ impl<'a> Table<'a, '_> {
         for (number, array) in arrays.iter_mut().enumerate() {
             array.push(if number < keys { at.before(number) } else { new(number - keys) });
         }
+        if plan.lsn.is_some() {
+            let lsn = at.row.lsn.map(shown_lsn);
+            let (mut lsns, mut ids) = (TextArray::new(), TextArray::new());
+            lsns.push(lsn.as_deref().map_or(Value::Null, |lsn| Value::Text(lsn.as_bytes())));
+            ids.push(Value::Text(id(keys, new).as_bytes()));
+            arrays.extend([lsns, ids]);
+        }
         call(work, &plan.rename(), arrays).map(drop)
     }
 
     fn truncate(&self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, at.shape(), Need::Truncate)? else { return Ok(()) };
-        let [at_once, one_by_one] = plan.truncate();
+        let lsn = at.row.lsn.filter(|_| plan.lsn.is_some());
+        let mut has_later = false;
+        if let Some(lsn) = lsn {
+            let (_, truncated) = self.furthest(work, &plan)?;
+            if Some(lsn) <= truncated {
+                work.count("stale", 1);
+                return Ok(());
+            }
+            work.execute(TRUNCATED, &[&plan.target, &lsn])?;
+            if let Some(question) = plan.has_later(&shown_lsn(lsn)) {
+                has_later = work.query(&question, &[])?.first().is_some_and(|row| row.get(0));
+            }
+        }
+        let [at_once, one_by_one] = plan.truncate(lsn.map(shown_lsn).as_deref());
+        if has_later {
+            return work.run(&one_by_one);
+        }
         let mut inner = work.begin()?;
         match inner.run(&at_once) {
             Ok(()) => inner.commit(),

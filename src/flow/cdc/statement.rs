@@ -131,16 +131,25 @@ impl Plan {
     /// Gives a row another key, unless there is one of that key: parameters are the columns of the key as it was, and then
     /// as it is to be.
     pub fn rename(&self) -> String {
-        let columns: Vec<usize> = self.key.iter().chain(&self.key).copied().collect();
-        let (keys, from) = (self.key.len(), self.from(columns.len()));
-        let list = |parts: &mut dyn Iterator<Item = String>, between: &str| parts.collect::<Vec<_>>().join(between);
-        let new = |at: usize| (self.name(self.key[at]), self.value(&columns, keys + at));
-        let sets = list(&mut (0..keys).map(|at| format!("{} = {}", new(at).0, new(at).1)), ", ");
-        let taken = list(&mut (0..keys).map(|at| format!("o.{} = {}", new(at).0, new(at).1)), " AND ");
+        let keys = self.key.len();
+        let columns: Vec<usize> = self.key.iter().chain(&self.key).copied().chain(self.lsn).collect();
+        // The row of the former key may be a later one, and that of the new key may be gone again: partitions of a topic
+        // come in any order.
+        let (from, guard) = match self.lsn {
+            None => (self.from(columns.len()), "true".to_owned()),
+            Some(_) => {
+                let (lsn, key) = (self.value(&columns, 2 * keys), columns.len() + 1);
+                let gone = format!("g.target = {} AND g.key = x.c{key}::uuid AND g.lsn > {lsn}", self.target);
+                let is_gone = format!("EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE {gone})");
+                (self.from(key), format!("{} AND NOT {is_gone}", self.guard(&lsn)))
+            }
+        };
+        let new = |at: usize| format!("{} = {}", self.name(self.key[at]), self.value(&columns, keys + at));
+        let all = |between: &str, of: &dyn Fn(usize) -> String| (0..keys).map(of).collect::<Vec<_>>().join(between);
+        let (sets, taken) = (all(", ", &new), all(" AND ", &|at| format!("o.{}", new(at))));
         let (table, is_row) = (&self.table, self.is_row(&columns));
-        format!(
-            "UPDATE {table} AS t SET {sets} FROM {from} WHERE {is_row} AND NOT EXISTS (SELECT FROM {table} o WHERE {taken})"
-        )
+        let is_taken = format!("EXISTS (SELECT FROM {table} o WHERE {taken})");
+        format!("UPDATE {table} AS t SET {sets} FROM {from} WHERE {is_row} AND {guard} AND NOT {is_taken}")
     }
 
     /// How many of these rows are neither there nor known to be gone: the columns are those of the key, the place in the
@@ -176,15 +185,25 @@ impl Plan {
         (statement, columns)
     }
 
-    /// All rows of the table, at once or one by one.
-    pub fn truncate(&self) -> [String; 2] {
+    /// All rows of the table at once, and all of them one by one, but for those that came later than this place.
+    pub fn truncate(&self, lsn: Option<&str>) -> [String; 2] {
+        let older = match (self.lsn, lsn) {
+            (Some(at), Some(lsn)) => format!("({0} IS NULL OR {0} <= '{lsn}'::pg_lsn)", self.name(at)),
+            _ => "true".to_owned(),
+        };
         match self.deleted {
             Some(at) => {
-                let mark = format!("UPDATE {} SET {} = true", self.table, self.name(at));
+                let mark = format!("UPDATE {} SET {} = true WHERE {older}", self.table, self.name(at));
                 [mark.clone(), mark]
             }
-            None => [format!("TRUNCATE {}", self.table), format!("DELETE FROM {}", self.table)],
+            None => [format!("TRUNCATE {}", self.table), format!("DELETE FROM {} WHERE {older}", self.table)],
         }
+    }
+
+    /// Whether a row came later than a place.
+    pub fn has_later(&self, lsn: &str) -> Option<String> {
+        let at = self.name(self.lsn?);
+        Some(format!("SELECT EXISTS (SELECT FROM {} WHERE {at} > '{lsn}'::pg_lsn)", self.table))
     }
 
     /// The columns that tell a row where there is no key.
