@@ -94,7 +94,7 @@ impl Bench {
 #[test]
 fn what_would_become_of_each_topic_is_told_and_nothing_is_made() {
     let bench = Bench::new();
-    for table in ["users", "orders", "items", "empty", "gone"] {
+    for table in ["users", "orders", "items", "empty", "gone", "typed"] {
         bench.create(table);
     }
     bench.put(
@@ -104,6 +104,10 @@ fn what_would_become_of_each_topic_is_told_and_nothing_is_made() {
     );
     bench.put("orders", "public", json!({"id": 1, "note": "n", "more": true}));
     bench.put("items", "public", json!({"id": 1, "name": "x"}));
+    let fields = json!([{"type": "int32", "optional": false, "field": "id"}, {"type": "string", "optional": true, "field": "name"}]);
+    let schema = json!({"type": "struct", "optional": false, "name": "check.Value", "fields": fields});
+    let typed = json!({"schema": schema, "payload": {"id": 1, "name": "x"}});
+    bench.send("typed", &json!({"id": 1}), Some(&typed));
     bench.send("gone", &json!({"id": 1}), None);
     connect(&bench.url)
         .batch_execute(
@@ -117,11 +121,15 @@ fn what_would_become_of_each_topic_is_told_and_nothing_is_made() {
     let topic = |table: &str| bench.topic(table);
     checked
         .has(&format!("cdc: topic {} -> \"public\".\"users\": would be made\n", topic("users")))
-        .has("    key \"id\"; \"id\" bigint, \"name\" text, \"price\" numeric, \"created_at\" timestamp without time zone, \"__lsn\" pg_lsn\n")
-        .has("    no schema: types are those of the values that were seen\n    by the rules for names: \"price\", \"created_at\"\n")
+        .has("    key \"id\"; \"created_at\" timestamp without time zone, \"id\" bigint, \"name\" text, \"price\" numeric, \"__lsn\" pg_lsn\n")
+        .has("    no schema: types are those of the values that were seen\n    by the rules for names: \"created_at\", \"price\"\n")
         .has(&format!("cdc: topic {} -> \"public\".\"orders\": would be changed\n", topic("orders")))
         .has("    ALTER TABLE \"public\".\"orders\" ADD COLUMN \"more\" boolean\n")
         .has(&format!("cdc: topic {} -> \"public\".\"items\": fits\n", topic("items")))
+        .has(&format!(
+            "-> \"public\".\"typed\": would be made\n    key \"id\"; \"id\" integer, \"name\" text, \"__lsn\" pg_lsn\ncdc: topic {}",
+            topic("users")
+        ))
         .has(&format!("cdc: topic {} has no record yet\n", topic("empty")))
         .has(&format!("cdc: topic {} has no row in its newest 1 records", topic("gone")))
         .has("\nok\n");

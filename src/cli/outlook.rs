@@ -49,6 +49,7 @@ pub fn look(config: &Config) -> Result<(String, bool), String> {
                     }
                     _ => (described(&preview), true),
                 },
+                Err(Fault::Retry(cause)) => (one_line(&format!("cannot be looked at: {cause}")), false),
                 Err(fault) => (one_line(&format!("would be refused: {fault}")), false),
             };
             is_well &= is_right;

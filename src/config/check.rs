@@ -127,7 +127,7 @@ pub fn settle(
                 Fallback::Is(text) => (text.into(), Origin::Default),
                 Fallback::Unset => continue,
                 Fallback::Required => {
-                    if !written.is_broken && !(key.path == URL && has_parts) {
+                    if !(written.is_broken || key.path == URL && has_parts) {
                         findings.push(missing(key));
                     }
                     continue;
