@@ -55,7 +55,9 @@ impl Bench {
         let (topic, key, payload) = (self.topic(table), key.to_string(), payload.map(Value::to_string));
         let payload = payload.as_ref().map(|text| text.as_bytes());
         let message = Message { topic: &topic, key: Some(key.as_bytes()), payload, source: None, headers: &[] };
-        let done = Box::new(move |sent: Result<(), _>| drop(tell.send(sent.is_ok())));
+        let done = Box::new(move |sent: Result<(), _>| {
+            let _ = tell.send(sent.is_ok());
+        });
         self.publisher.publish(&message, done).expect("taken");
         assert!(told.recv_timeout(SOON).expect("an answer"), "not acknowledged");
     }
