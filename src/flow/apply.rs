@@ -25,6 +25,9 @@ pub struct Apply<F> {
     track: Arc<Track>,
 }
 
+/// How the effects of batches are written.
+type Effects<'e, F> = dyn Fn(&Apply<F>, &mut Work<'_>, &[&Batch<<F as Flow>::Rows>]) -> Result<(), Fault> + 'e;
+
 /// Rows of one batch that PostgreSQL would not take, by offset.
 type Refused = Vec<(i64, Cause)>;
 
@@ -50,6 +53,24 @@ impl<F: Flow> Apply<F> {
 
     /// One transaction: all effects of these batches, their letters, and the ledger.
     fn write(&self, session: &mut Session, batches: &[&Batch<F::Rows>]) -> Result<Vec<Outcome>, Fault> {
+        self.write_by(session, batches, &|apply, work, due| apply.flow.write(work, due))
+    }
+
+    fn row_by_row(&self, work: &mut Work<'_>, batches: &[&Batch<F::Rows>]) -> Result<(), Fault> {
+        for batch in batches {
+            for row in 0..batch.rows.len() {
+                self.flow.write(work, &[&batch.part(row..row + 1)])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_by(
+        &self,
+        session: &mut Session,
+        batches: &[&Batch<F::Rows>],
+        effects: &Effects<'_, F>,
+    ) -> Result<Vec<Outcome>, Fault> {
         let moves: Vec<Move<'_>> = batches.iter().map(|batch| self.move_of(batch)).collect();
         let mut work = session.begin()?;
         let standings = match self.exactly_once {
@@ -59,7 +80,7 @@ impl<F: Flow> Apply<F> {
         let is_due = |index: &usize| standings[*index] == Standing::Due;
         let due: Vec<&Batch<F::Rows>> = (0..batches.len()).filter(is_due).map(|index| batches[index]).collect();
         if !due.is_empty() {
-            self.flow.write(&mut work, &due)?;
+            effects(self, &mut work, &due)?;
             let set_aside = due.iter().flat_map(|batch| batch.letters.iter().map(|letter| (batch.partition(), letter)));
             letters::write(&mut work, self.flow.name(), set_aside)?;
             if self.exactly_once {
@@ -137,14 +158,19 @@ impl<F: Flow> Apply<F> {
         };
         let refused = self.find_refused(session.begin()?, &all)?;
         if refused.iter().all(Vec::is_empty) {
-            // Each row passes, yet not all of them together: not a row's fault that could be named.
-            return Err(Fault::Retry(rejection));
+            // Each row passes, yet not all of them together: not a row's fault that could be named. One after the other
+            // they may pass, as where two of them change places in an index.
+            return self.write_by(session, &all, &Self::row_by_row).map_err(|_| Fault::Retry(rejection));
         }
         let clean: Vec<&Batch<F::Rows>> =
             group.iter().zip(&refused).filter(|(_, refused)| refused.is_empty()).map(|(batch, _)| batch).collect();
         let mut written = match clean.is_empty() {
             true => Vec::new(),
-            false => self.write(session, &clean)?,
+            false => match self.write(session, &clean) {
+                // They need some of those that are refused: they are read again, behind those.
+                Err(Fault::Reject(_)) => vec![Outcome::Fenced; clean.len()],
+                result => result?,
+            },
         }
         .into_iter();
         let outcome = |refused: Refused| match refused.is_empty() {

@@ -14,10 +14,10 @@ pub fn of(error: &Error) -> Fault {
     let state = db.code().code();
     let code = format!("pg.{state}");
     match &state[..2] {
-        // Data exception; integrity constraint violation.
-        "22" | "23" => Fault::reject(code, about_data(db)),
-        // A value that is too long for an index on its column.
-        "54" if state == "54000" => Fault::reject(code, about_data(db)),
+        // Cardinality violation; data exception; integrity constraint violation.
+        "21" | "22" | "23" => Fault::reject(code, about_data(db)),
+        // A value that is too long for an index on its column, or too deep.
+        "54" if matches!(state, "54000" | "54001") => Fault::reject(code, about_data(db)),
         _ => Fault::retry(code, format!("{}: {}", db.severity().to_lowercase(), db.message())),
     }
 }

@@ -156,7 +156,7 @@ pub fn read<'a>(payload: &'a str, is_enveloped: Option<bool>) -> Result<Message<
         Some("\"m\"") => return Ok(Message::Aside("logical_message")),
         _ => return Err(Cause::new("cdc.op", "the op of an envelope is none of c, u, d, r, t and m")),
     };
-    let (lsn, at_ms) = (source.lsn, source.ts_ms.or_else(|| number(parts.ts_ms)));
+    let (lsn, at_ms) = (source.lsn.filter(|lsn| *lsn >= 0), source.ts_ms.or_else(|| number(parts.ts_ms)));
     let origin = Origin {
         server: source.name,
         database: source.db,
@@ -178,7 +178,7 @@ fn flat<'a>(payload: &'a str, parts: &Parts<'a>) -> Message<'a> {
     let is_deleted = parts.deleted.is_some_and(|deleted| matches!(deleted.get(), "\"true\"" | "true"));
     let (op, before, after) =
         if is_deleted { (Op::Delete, Some(payload), None) } else { (Op::Create, None, Some(payload)) };
-    let (lsn, at_ms) = (number(parts.lsn), number(parts.source_ts_ms));
+    let (lsn, at_ms) = (number(parts.lsn).filter(|lsn| *lsn >= 0), number(parts.source_ts_ms));
     Message::Change(Change { op, before, after, origin: None, lsn, at_ms })
 }
 

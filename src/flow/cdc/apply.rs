@@ -2,7 +2,7 @@
 //! rows and one that deletes them. Where nothing tells rows apart, changes are done in their order.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use postgres::types::Type;
@@ -131,13 +131,29 @@ impl<'a> Table<'a, '_> {
     fn write(&mut self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         // A row that changes its key may be two partitions' affair: what the one does with the new key and the other has
         // not committed yet, no statement would see.
-        let (table, is_alone) = (rows[0].shape().table.quoted(), rows.iter().any(|at| at.row.act == Act::Move));
+        let table = rows[0].shape().table.quoted();
+        let is_alone = rows.iter().any(|at| matches!(at.row.act, Act::Move | Act::Truncate));
         work.query(if is_alone { ALONE } else { TOGETHER }, &[&table])?;
+        // A table that has been written to cannot be changed any more in the same transaction, where its foreign keys wait.
+        let mut planned = BTreeSet::new();
+        for at in rows {
+            if planned.insert(at.shape().number) {
+                let need = match at.row.act {
+                    Act::Put => Need::Put,
+                    Act::Delete | Act::Move => Need::Delete,
+                    Act::Truncate => Need::Truncate,
+                };
+                self.plan(work, at.shape(), need)?;
+            }
+        }
         let mut index = 0;
         while index < rows.len() {
             let at = rows[index];
             if at.row.act == Act::Truncate {
-                // Whatever came before is gone with it.
+                // Whatever came before is gone with it; another partition may have brought what came after.
+                if self.order.iter().any(|pending| pending.at().row.lsn > at.row.lsn) {
+                    self.flush(work)?;
+                }
                 self.pending.clear();
                 self.order.clear();
                 self.truncate(work, at)?;
@@ -159,6 +175,12 @@ impl<'a> Table<'a, '_> {
 
     fn add(&mut self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
         let shape = at.shape();
+        let of_key =
+            |number: usize| if at.row.act == Act::Put { at.after(shape.key[number]) } else { at.before(number) };
+        if self.is_older(&key(shape.key.len(), of_key), &at) {
+            work.count("stale", 1);
+            return Ok(());
+        }
         if at.row.act == Act::Move {
             self.flush(work)?;
             self.rename(work, at, |number| at.after(number))?;
@@ -206,6 +228,12 @@ impl<'a> Table<'a, '_> {
         }
         self.pend(new, Pending::Put { at, joined, unchanged });
         Ok(())
+    }
+
+    /// Two partitions may bring changes of one key, in any order.
+    fn is_older(&self, key: &Key<'a>, at: &At<'a>) -> bool {
+        let pending = self.pending.get(key).and_then(|number| self.order[*number].at().row.lsn);
+        at.row.lsn.is_some() && at.row.lsn < pending
     }
 
     fn pend(&mut self, key: Key<'a>, pending: Pending<'a>) {
@@ -260,7 +288,7 @@ impl<'a> Table<'a, '_> {
             }
         }
         call(work, &statement, arrays)?;
-        if plan.lsn.is_some() && plan.deleted.is_none() && !ids.is_empty() {
+        if plan.lsn.is_some() && !ids.is_empty() {
             let target = plan.target.to_be_bytes();
             let (ids, lsns) = (ids.finish(), lsns.finish());
             work.call(
@@ -292,7 +320,7 @@ impl<'a> Table<'a, '_> {
         let rows = newer.as_slice();
         // Whether one of these changes may be of a row that was deleted after it.
         let least = rows.iter().filter_map(|pending| pending.at().row.lsn).min();
-        let looks = unchanged.is_empty() && plan.deleted.is_none() && least.is_some() && least < gone;
+        let looks = unchanged.is_empty() && least.is_some() && least < gone;
         let (statement, columns): (String, Vec<usize>) = match unchanged.is_empty() {
             true => (plan.put(looks), (0..plan.used.len()).collect()),
             false => {
@@ -383,8 +411,8 @@ impl<'a> Table<'a, '_> {
         let mut inner = work.begin()?;
         match inner.run(&at_once) {
             Ok(()) => inner.commit(),
-            // Other tables refer to it.
-            Err(fault) if fault.cause().code == "pg.0A000" => {
+            // Other tables refer to it, or it was written to just now.
+            Err(fault) if matches!(&*fault.cause().code, "pg.0A000" | "pg.55006") => {
                 drop(inner);
                 work.run(&one_by_one)
             }
@@ -420,18 +448,35 @@ impl<'a> Table<'a, '_> {
         };
         let mut values: Vec<Option<&[u8]>> = plan.compared().map(|used| text(at.before(used.column))).collect();
         if is_change {
-            values.extend(plan.used.iter().map(|used| text(at.after(used.column))));
+            values.extend(plan.used.iter().map(|used| match at.after(used.column) {
+                Value::Unchanged => text(at.before(used.column)),
+                value => text(value),
+            }));
         }
         let statement = plan.by_image(if is_change { Image::Change } else { Image::Delete });
-        work.call(&statement, &vec![Type::TEXT; values.len()], &values)?;
-        Ok(1)
+        let touched = work.call(&statement, &vec![Type::TEXT; values.len()], &values).map_err(of_value)?;
+        match touched {
+            0 => Err(Fault::reject("cdc.image", format!("{} has no row with the values that it had", plan.table))),
+            _ => Ok(1),
+        }
     }
 }
 
 fn call(work: &mut Work<'_>, statement: &str, arrays: Vec<TextArray>) -> Result<u64, Fault> {
     let arrays: Vec<Vec<u8>> = arrays.into_iter().map(TextArray::finish).collect();
     let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
-    work.call(statement, &vec![Type::TEXT_ARRAY; values.len()], &values)
+    work.call(statement, &vec![Type::TEXT_ARRAY; values.len()], &values).map_err(of_value)
+}
+
+/// The statement is ours: where its syntax is said to be wrong, that of a value is. The server's words may repeat it.
+fn of_value(fault: Fault) -> Fault {
+    match &*fault.cause().code {
+        "pg.42601" | "pg.XX000" | "pg.428C9" => {
+            let code = fault.cause().code.clone();
+            Fault::reject(code, "PostgreSQL does not take a value into its column")
+        }
+        _ => fault,
+    }
 }
 
 /// What a key is known by when its row is gone.

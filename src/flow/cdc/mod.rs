@@ -64,6 +64,10 @@ pub struct Cdc {
     forgot_at: Mutex<Instant>,
 }
 
+/// Places in a buffer are counted in 32 bits. A batch closes long before, but for what one record unfolds to.
+const TEXT_BYTES_MAX: usize = 1 << 30;
+const READS: &str =
+    "SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL lc_monetary = 'C'";
 const FORGET: &str = include_str!("../../../sql/cdc/forget.sql");
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
@@ -251,6 +255,10 @@ impl Cdc {
                 let image = change.after.ok_or_else(|| missing("after"))?;
                 let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
                 after = Some(start);
+                if let Some(column) = shape.key.iter().find(|column| !rows.has_text(start + **column as u32)) {
+                    let text = format!("column \"{}\" is of the key and has no value", shape.columns[*column].name);
+                    return Err(Cause::new("cdc.key", text));
+                }
                 if change.op == Op::Create && is_keyed && rows.has_unchanged(start, shape.columns.len()) {
                     let old = header(record, OLD_KEY);
                     before = old.map(|old| self.fill_key(shape, &fields_of(&old)?, None, rows)).transpose()?.flatten();
@@ -280,6 +288,9 @@ impl Cdc {
                 let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
                 before = Some(start);
             }
+        }
+        if rows.text_len() > TEXT_BYTES_MAX {
+            return Err(Cause::new("cdc.value", "the row is too large as a text"));
         }
         rows.push(shape, (act, told), change.lsn, (before, after));
         Ok(true)
@@ -404,12 +415,14 @@ impl Cdc {
             let Some((_, json)) = fields.iter().find(|(field, _)| field == name) else { return Ok(None) };
             let Some(kind) = shape.columns[*column].kind() else { return Ok(None) };
             let at = rows.text_len();
-            if kind.write(json, &self.modes, rows.text())? == Written::Value {
-                if let Content::Masked(_, mask) = &shape.columns[*column].content {
-                    hide(mask, at, rows.text());
-                }
-                rows.set(start + number as u32, at);
+            if kind.write(json, &self.modes, rows.text())? != Written::Value {
+                let text = format!("the key's field \"{}\" has no value", shape::shown(name));
+                return Err(Cause::new("cdc.key", text));
             }
+            if let Content::Masked(_, mask) = &shape.columns[*column].content {
+                hide(mask, at, rows.text());
+            }
+            rows.set(start + number as u32, at);
         }
         Ok(Some(start))
     }
@@ -444,6 +457,8 @@ impl Flow for Cdc {
             true => "SET LOCAL session_replication_role = replica",
             false => "SET CONSTRAINTS ALL DEFERRED",
         })?;
+        // What a text means must not depend on where the server stands.
+        work.run(READS)?;
         work.count("aside", batches.iter().map(|batch| batch.rows.asides).sum());
         if batches.iter().all(|batch| batch.rows.is_empty()) {
             return Ok(());

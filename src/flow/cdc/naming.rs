@@ -135,6 +135,11 @@ impl Naming {
         let target = TableName { schema: case(schema), name: case(name) };
         check_name(&target.schema, "the schema of the target")?;
         check_name(&target.name, "the target table")?;
+        if target.name.starts_with("sluicegate_") {
+            let text =
+                format!("the target table \"{}\" has a name of this program's own: give it another one", target.name);
+            return Err(Cause::new("cdc.name", text));
+        }
         Ok(Some(target))
     }
 

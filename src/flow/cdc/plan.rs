@@ -200,7 +200,7 @@ impl Plans {
         match changes.iter().try_for_each(|change| inner.run(change)) {
             Ok(()) => inner.commit(),
             // Words that the server does not take are the record's affair; that something may not be done is not.
-            Err(fault) if fault.cause().code.starts_with("pg.42") && fault.cause().code != "pg.42501" => {
+            Err(fault) if is_its_affair(&fault.cause().code) => {
                 drop(inner);
                 let code = fault.cause().code.trim_start_matches("pg.").to_owned();
                 let text = format!("{} cannot be made to fit: SQLSTATE {code}", shape.table.quoted());
@@ -225,6 +225,13 @@ pub fn followed(work: &mut Work<'_>, shape: &Shape) -> Result<Option<i32>, Fault
         shape.identity
     );
     Err(Fault::reject("cdc.collision", text))
+}
+
+/// Words, limits, and others that depend on the table; a right that is missing is none of these.
+fn is_its_affair(code: &str) -> bool {
+    code.starts_with("pg.42") && code != "pg.42501"
+        || code.starts_with("pg.54")
+        || matches!(code, "pg.0A000" | "pg.2BP01" | "pg.22023")
 }
 
 /// Whether a column takes values of a kind as it is.

@@ -136,6 +136,10 @@ impl CdcRows {
         self.slots[slot as usize].len = UNCHANGED;
     }
 
+    pub fn has_text(&self, slot: u32) -> bool {
+        self.slots[slot as usize].len < UNCHANGED
+    }
+
     pub fn has_unchanged(&self, start: u32, count: usize) -> bool {
         self.slots[start as usize..start as usize + count].iter().any(|slot| slot.len == UNCHANGED)
     }
