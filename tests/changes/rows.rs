@@ -138,7 +138,7 @@ fn the_last_one_in_the_log_counts_in_whichever_order_partitions_come() {
     assert_eq!(target.rows(USERS), ["1|new|null"]);
     let gone = table.event("d", user(1, "new"), Value::Null, 200);
     let late = table.event("u", user(1, "a"), user(1, "late"), 150);
-    target.apply_all(&[(&topic, 0, &[gone]), (&topic, 1, &[late.clone()])]);
+    target.apply_all(&[(&topic, 0, &[gone]), (&topic, 1, std::slice::from_ref(&late))]);
     target.apply(&topic, 2, &[late]);
     assert_eq!(target.rows(USERS), [""; 0]);
     // An emptied table keeps what came after it.
