@@ -274,6 +274,23 @@ fn tables_grow_with_their_sources_and_are_never_cut() {
 }
 
 #[test]
+fn a_table_grows_also_where_a_deletion_comes_first() {
+    let (mut target, mut table) = (Target::new(&[]), users());
+    let topic = table.topic();
+    target.apply(
+        &topic,
+        0,
+        &[table.event("c", Value::Null, user(1, "a"), 1), table.event("c", Value::Null, user(2, "b"), 2)],
+    );
+    table.fields.push(("size".to_owned(), plain("int32")));
+    let row = |id: i32| json!({"id": id, "name": "n", "bio": null, "size": id});
+    // In a batch of its own, and in that of the row that needs the column.
+    target.apply(&topic, 0, &[table.event("d", row(1), Value::Null, 3)]);
+    target.apply(&topic, 0, &[table.event("d", row(2), Value::Null, 4), table.event("c", Value::Null, row(3), 5)]);
+    assert_eq!(target.rows("SELECT id, size FROM public.users"), ["3|3"]);
+}
+
+#[test]
 fn columns_that_are_there_are_written_as_they_want_it() {
     let mut target = Target::new(&[("binary_mode", "hex")]);
     target.client.batch_execute(

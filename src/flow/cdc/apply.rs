@@ -137,12 +137,12 @@ impl<'a> Table<'a, '_> {
         // A table that has been written to cannot be changed any more in the same transaction, where its foreign keys wait.
         let mut planned = BTreeSet::new();
         for at in rows {
-            if planned.insert(at.shape().number) {
-                let need = match at.row.act {
-                    Act::Put => Need::Put,
-                    Act::Delete | Act::Move => Need::Delete,
-                    Act::Truncate => Need::Truncate,
-                };
+            let need = match at.row.act {
+                Act::Put => Need::Put,
+                Act::Delete | Act::Move => Need::Delete,
+                Act::Truncate => Need::Truncate,
+            };
+            if planned.insert((at.shape().number, need)) {
                 self.plan(work, at.shape(), need)?;
             }
         }
@@ -365,9 +365,7 @@ impl<'a> Table<'a, '_> {
             let id = id(key.len(), |number| at.after(key[number]));
             arrays[columns.len()].push(Value::Text(id.as_bytes()));
         }
-        let arrays: Vec<Vec<u8>> = arrays.into_iter().map(TextArray::finish).collect();
-        let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
-        let counted = work.ask(&statement, &vec![Type::TEXT_ARRAY; values.len()], &values)?;
+        let counted = given(arrays, |types, values| work.ask(&statement, types, values))?;
         Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
     }
 
@@ -463,9 +461,14 @@ impl<'a> Table<'a, '_> {
 }
 
 fn call(work: &mut Work<'_>, statement: &str, arrays: Vec<TextArray>) -> Result<u64, Fault> {
+    given(arrays, |types, values| work.call(statement, types, values)).map_err(of_value)
+}
+
+/// Arrays as a statement takes them.
+fn given<T>(arrays: Vec<TextArray>, give: impl FnOnce(&[Type], &[Option<&[u8]>]) -> T) -> T {
     let arrays: Vec<Vec<u8>> = arrays.into_iter().map(TextArray::finish).collect();
     let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
-    work.call(statement, &vec![Type::TEXT_ARRAY; values.len()], &values).map_err(of_value)
+    give(&vec![Type::TEXT_ARRAY; values.len()], &values)
 }
 
 /// The statement is ours: where its syntax is said to be wrong, that of a value is. The server's words may repeat it.

@@ -28,7 +28,7 @@ const PLANS_MAX: usize = 2_000;
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// What a plan is needed for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     Put,
     /// What is not there cannot be deleted; but that it was is noted.
@@ -114,7 +114,8 @@ impl Plans {
         made.map(|made| made.map(|(plan, _)| plan))
     }
 
-    /// The plan, and whether it is of a table as this transaction has just made it: until it is committed, nobody else's.
+    /// The plan, and whether it is for now only: of a table as this transaction has just made it, which is nobody else's until
+    /// it is committed, or of one that lacks what a row would need.
     fn make(
         &self,
         work: &mut Work<'_>,
@@ -130,9 +131,12 @@ impl Plans {
         if !shape.is_fitted {
             self.fit(work, known, shape, &found)?;
         }
-        let (target, mut has_changed) = self.follow(work, shape)?;
+        let (target, mut is_passing) = self.follow(work, shape)?;
         let changes = |found: &Found| changes_of(shape, found);
-        if (need == Need::Put || found.columns.is_empty()) && !changes(&found)?.is_empty() {
+        if need != Need::Put && !found.columns.is_empty() {
+            // What goes needs no column more; what comes must not be written by the same plan.
+            is_passing |= !changes(&found).is_ok_and(|changes| changes.is_empty());
+        } else if !changes(&found)?.is_empty() {
             // One at a time, and by what is there then.
             work.run("SELECT pg_advisory_xact_lock(hashtext('sluicegate cdc'))")?;
             found = Found::look(work, &shape.table)?;
@@ -141,12 +145,12 @@ impl Plans {
                 self.may_change(shape)?;
                 self.change(work, shape, &changes)?;
                 found = Found::look(work, &shape.table)?;
-                has_changed = true;
+                is_passing = true;
             }
         }
         let plan = plan_of(shape, &found, target)?;
         plan.check_key(work, shape)?;
-        Ok(Some((Arc::new(plan), has_changed)))
+        Ok(Some((Arc::new(plan), is_passing)))
     }
 
     /// Values are written as their columns want them: where those are others than their source's, by kind or because the
