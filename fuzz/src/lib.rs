@@ -3,6 +3,7 @@
 //!
 //! A further target is a file here, its name in the list below, and a binary like the others.
 
+mod fields;
 mod memory;
 mod rows;
 mod said;
@@ -22,6 +23,9 @@ targets! {
     config_file,
     config_url,
     debezium,
+    event_json,
     gate,
+    json_schema,
     order_json,
+    ticket_json,
 }

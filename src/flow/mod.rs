@@ -10,11 +10,11 @@ mod packed;
 pub mod relay;
 mod replay;
 mod status;
-mod tickets;
+pub mod tickets;
 
 pub use apply::Apply;
 pub use cdc::Cdc;
-pub use events::Events;
+pub use events::{EventRows, Events};
 pub use orders::{Desk, Orders};
 pub use replay::{Fate, Replay};
 pub use status::Status;

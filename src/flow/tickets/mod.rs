@@ -11,7 +11,7 @@ mod group;
 mod journeys;
 mod plan;
 mod rows;
-mod ticket;
+pub mod ticket;
 
 use std::collections::{BTreeSet, HashMap};
 

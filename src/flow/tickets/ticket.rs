@@ -13,9 +13,9 @@ use crate::pg::copy::{field, timestamp_us};
 /// Columns of `sql/tickets/copy.sql`.
 pub const COLUMNS: i16 = 7;
 /// The end of the year 9999: what is later was not meant.
-const MOMENT_MS_MAX: i64 = 253_402_300_799_999;
+pub const MOMENT_MS_MAX: i64 = 253_402_300_799_999;
 /// The highest number that every reader of JSON takes exactly.
-const SEQUENCE_MAX: i64 = 1 << 53;
+pub const SEQUENCE_MAX: i64 = 1 << 53;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket<'a> {
