@@ -6,6 +6,7 @@ SEEDS ?= 1000000
 ROUNDS ?= 200
 TARGET ?= all
 SECONDS ?= 3600
+JOBS ?=
 MINUTES ?= 30
 SEED ?=
 CHANGES ?=
@@ -46,8 +47,8 @@ chaos: ## the crash matrix, longer: make chaos ROUNDS=1000 SEED=1
 soak: ## a steady load with faults in turn, memory taken all the while: make soak MINUTES=30 SEED=1
 	@SLUICEGATE_SOAK_MINUTES=$(MINUTES) $(if $(SEED),SLUICEGATE_SOAK_SEED=$(SEED)) scripts/soak
 
-fuzz: ## the fuzz targets, each for an hour: make fuzz SECONDS=3600, make fuzz TARGET=gate SECONDS=60
-	@scripts/fuzz $(TARGET) $(SECONDS)
+fuzz: ## the fuzz targets, each for an hour: make fuzz SECONDS=3600 JOBS=2, make fuzz TARGET=gate SECONDS=60
+	@$(if $(JOBS),SLUICEGATE_FUZZ_JOBS=$(JOBS)) scripts/fuzz $(TARGET) $(SECONDS)
 
 build: ## the release binary: target/release/sluicegate
 	cargo build --locked --release
