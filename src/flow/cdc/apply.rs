@@ -195,10 +195,11 @@ impl<'a> Table<'a, '_> {
             return Ok(());
         }
         let new = key(shape.key.len(), |number| at.after(shape.key[number]));
+        let mut unchanged = at.unchanged();
         if at.row.has_before() {
             let old = key(shape.key.len(), |number| at.before(number));
             if old != new {
-                let is_moved = !at.unchanged().is_empty();
+                let is_moved = !unchanged.is_empty();
                 if is_moved || shape.marks_deleted() {
                     self.flush(work)?;
                 }
@@ -208,7 +209,6 @@ impl<'a> Table<'a, '_> {
                 }
             }
         }
-        let mut unchanged = at.unchanged();
         let mut joined = None;
         if !unchanged.is_empty()
             && let Some(number) = self.pending.get(&new)
@@ -277,14 +277,15 @@ impl<'a> Table<'a, '_> {
         let (mut ids, mut lsns) = (TextArray::new(), TextArray::new());
         for at in rows {
             let keys = at.shape().key.len();
-            let lsn = at.row.lsn.map(shown_lsn);
-            let shown = lsn.as_deref().map_or(Value::Null, |lsn| Value::Text(lsn.as_bytes()));
             for (number, array) in arrays.iter_mut().enumerate() {
-                array.push(if number < keys { at.before(number) } else { shown });
+                match number < keys {
+                    true => array.push(at.before(number)),
+                    false => array.push_place(at.row.lsn),
+                }
             }
-            if lsn.is_some() {
+            if at.row.lsn.is_some() {
                 ids.push(Value::Text(id(keys, |number| at.before(number)).as_bytes()));
-                lsns.push(shown);
+                lsns.push_place(at.row.lsn);
             }
         }
         call(work, &statement, arrays)?;
@@ -378,9 +379,8 @@ impl<'a> Table<'a, '_> {
             array.push(if number < keys { at.before(number) } else { new(number - keys) });
         }
         if plan.lsn.is_some() {
-            let lsn = at.row.lsn.map(shown_lsn);
             let (mut lsns, mut ids) = (TextArray::new(), TextArray::new());
-            lsns.push(lsn.as_deref().map_or(Value::Null, |lsn| Value::Text(lsn.as_bytes())));
+            lsns.push_place(at.row.lsn);
             ids.push(Value::Text(id(keys, new).as_bytes()));
             arrays.extend([lsns, ids]);
         }

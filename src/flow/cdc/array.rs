@@ -2,7 +2,7 @@
 
 use postgres::types::Type;
 
-use super::rows::Value;
+use super::rows::{Value, shown_lsn};
 
 /// Dimensions, whether there are nulls, the type, so many elements, the first one's number.
 const HEADER_BYTES: usize = 20;
@@ -29,6 +29,14 @@ impl TextArray {
                 self.has_null = true;
                 self.bytes.extend_from_slice(&(-1i32).to_be_bytes());
             }
+        }
+    }
+
+    /// A place in the source's log, where there is one.
+    pub fn push_place(&mut self, lsn: Option<i64>) {
+        match lsn.map(shown_lsn) {
+            Some(lsn) => self.push(Value::Text(lsn.as_bytes())),
+            None => self.push(Value::Null),
         }
     }
 
