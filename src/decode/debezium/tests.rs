@@ -357,6 +357,15 @@ fn lists_are_quoted_where_they_must() {
 }
 
 #[test]
+fn no_text_is_cut_by_a_type_that_would_do_so_in_silence() {
+    let (long, short) = (format!("\"{}\"", "x".repeat(64)), format!("\"{}\"", "x".repeat(63)));
+    for kind in [plain("string"), Kind::guess("f", "\"x\"", None).unwrap()] {
+        texts(&kind.fitted("name"), &[(&long, VALUE), (&short, &"x".repeat(63)), ("\"\"", "")]);
+        texts(&kind.fitted("\"char\""), &[("\"ab\"", VALUE), ("\"a\"", "a")]);
+    }
+}
+
+#[test]
 fn a_propagated_type_makes_the_column_of_the_source() {
     let source = |plain: &str, name: &str, more: &str| {
         let parameters = format!(r#""__debezium.source.column.type":"{name}"{more}"#);

@@ -30,6 +30,8 @@ pub enum Form {
     Plain,
     /// Whatever it is, as text.
     Text,
+    /// The same of so many bytes at most.
+    Short(usize),
     /// A text that is a decimal.
     Digits,
     /// Base64.
@@ -124,6 +126,14 @@ impl Form {
                 Some(inner) => text::unescape(inner, out),
                 None => raw(json, true, out),
             },
+            Form::Short(bytes_max) => {
+                let start = out.len();
+                Form::Text.write(json, modes, out)?;
+                match out.len() - start <= *bytes_max {
+                    true => Ok(()),
+                    false => Err(Flaw::Rule("is longer than its column takes")),
+                }
+            }
             Form::Digits => match text::inner(json).and_then(number::word) {
                 Some(word) => {
                     out.extend_from_slice(word.as_bytes());

@@ -205,6 +205,8 @@ impl<'a> Table<'a, '_> {
                 }
                 match is_moved {
                     true => self.rename(work, at, |number| at.after(shape.key[number]))?,
+                    // What came to the former key later stays.
+                    false if self.is_older(&old, &at) => {}
                     false => self.pend(old, Pending::Delete(at)),
                 }
             }
