@@ -19,7 +19,7 @@ use crate::track::{PartitionTrack, Side, Track};
 pub(super) enum End {
     Told,
     Fenced,
-    /// The sink would not take these records: to be set aside when they are read again.
+    /// The sink would not take these records: to be set aside, or halted at, when they are read again.
     Refused(BTreeMap<i64, Cause>),
     Halted(Cause),
 }
@@ -143,7 +143,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             seen += 1;
             match refused.get(&record.offset) {
                 None => filling.add(record, |record, rows| sink.decode(record, rows)),
-                Some(reason) => filling.add(record, |_, _| Err(Fault::Reject(reason.clone()))),
+                Some(reason) => filling.add(record, |_, _| Err(sink.refusal(reason.clone()))),
             }
             .map(|()| Seen::Taken)
         });

@@ -35,6 +35,8 @@ pub type MakeTlsConnector = postgres::NoTls;
 
 /// The code of a lock that was not granted in time.
 pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
+/// The code of a table that cannot be changed now: something of this transaction still waits for it.
+pub const OBJECT_IN_USE: &str = "pg.55006";
 /// With NOWAIT: so many attempts, each with a longer pause after it, about a quarter of a second in all.
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_micros(200);

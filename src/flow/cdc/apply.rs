@@ -18,7 +18,7 @@ use super::shape::Shape;
 use super::statement::{Image, Plan};
 use crate::engine::Batch;
 use crate::fault::Fault;
-use crate::pg::Work;
+use crate::pg::{OBJECT_IN_USE, Work};
 
 const GONE: &str = include_str!("../../../sql/cdc/gone.sql");
 const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtext('sluicegate cdc rows'), hashtext($1))";
@@ -412,7 +412,7 @@ impl<'a> Table<'a, '_> {
         match inner.run(&at_once) {
             Ok(()) => inner.commit(),
             // Other tables refer to it, or it was written to just now.
-            Err(fault) if matches!(&*fault.cause().code, "pg.0A000" | "pg.55006") => {
+            Err(fault) if matches!(&*fault.cause().code, "pg.0A000" | OBJECT_IN_USE) => {
                 drop(inner);
                 work.run(&one_by_one)
             }

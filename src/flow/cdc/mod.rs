@@ -447,8 +447,12 @@ impl Flow for Cdc {
         let mark = rows.mark();
         self.add(record, rows).map_err(|cause| {
             rows.reset(&mark);
-            if self.goes_on { Fault::Reject(cause) } else { Fault::Stop(cause) }
+            self.refusal(cause)
         })
+    }
+
+    fn refusal(&self, cause: Cause) -> Fault {
+        if self.goes_on { Fault::Reject(cause) } else { Fault::Stop(cause) }
     }
 
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<CdcRows>]) -> Result<(), Fault> {
