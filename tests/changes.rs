@@ -10,6 +10,8 @@ mod model;
 mod refusals;
 #[path = "changes/rows.rs"]
 mod rows;
+#[path = "changes/strangers.rs"]
+mod strangers;
 mod support;
 #[path = "changes/target.rs"]
 mod target;

@@ -141,6 +141,8 @@ pub struct Preview {
     pub is_guess: bool,
     /// Columns whose type a rule knows by their name.
     pub by_name: Vec<String>,
+    /// Columns that the table makes of others, whatever their fields say.
+    pub left_out: Vec<String>,
     pub is_there: bool,
     /// The statements that would make it fit.
     pub changes: Vec<String>,

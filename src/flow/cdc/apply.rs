@@ -372,9 +372,12 @@ impl<'a> Table<'a, '_> {
         Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
     }
 
-    /// The row of the former key gets the new one.
+    /// The row of the former key gets the new one, where it can: else it goes, and comes as another one.
     fn rename(&self, work: &mut Work<'_>, at: At<'a>, new: impl Fn(usize) -> Value<'a>) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, at.shape(), Need::Delete)? else { return Ok(()) };
+        if plan.is_key_fixed {
+            return Ok(());
+        }
         let keys = at.shape().key.len();
         let mut arrays: Vec<TextArray> = (0..2 * keys).map(|_| TextArray::new()).collect();
         for (number, array) in arrays.iter_mut().enumerate() {
