@@ -91,7 +91,7 @@ pub trait Lane: Send + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     Taken,
-    /// It is not its time yet.
+    /// It is not its time yet, or there is no room for it.
     Later,
 }
 

@@ -111,6 +111,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         self.place.asking.set(1);
         let (filling, refused, sink, clock) = (&mut self.filling, &self.refused, &self.sink, &self.clock);
         let (pace, mut paced_until) = (&self.pace, None);
+        let bytes_max = self.policy.batch_bytes_max;
         let (mut seen, mut early_ms) = (0, None);
         // The clock is read for each take, not for each record.
         let (was_empty, asked_at, mut shown_at) = (filling.is_empty(), clock.now(), None);
@@ -118,6 +119,10 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         let taken = self.lane.take(room.max(1), bytes, wait, &mut |record| {
             if record.offset < filling.next {
                 return Ok(Seen::Taken); // from before the lane's position: applied already
+            }
+            // The lane counts what records have; what they become may be more.
+            if filling.bytes() >= bytes_max {
+                return Ok(Seen::Later);
             }
             let due_ms = sink.due_ms(record);
             early_ms = due_ms.filter(|due_ms| *due_ms > clock.unix_ms());

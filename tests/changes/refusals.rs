@@ -87,3 +87,18 @@ fn where_no_letter_is_wanted_the_partition_halts_at_what_cannot_be_applied() {
         assert_eq!(target.rows("SELECT next_offset FROM sluicegate_ledger"), ["2"]);
     }
 }
+
+#[test]
+fn a_row_that_unfolds_beyond_all_measure_is_a_letter() {
+    let mut target = Target::new(&[]);
+    let bits = json!({"type": "bytes", "optional": true, "name": "io.debezium.data.Bits", "parameters": {"length": "8388608"}});
+    let names: Vec<String> = (0..20).map(|number| format!("b{number}")).collect();
+    let mut fields = vec![("id", plain("int32"))];
+    fields.extend(names.iter().map(|name| (name.as_str(), bits.clone())));
+    let table = Table::new("bombs", &["id"], &fields);
+    let mut row = json!({"id": 1});
+    names.iter().for_each(|name| row[name] = json!("AA=="));
+    let small = json!({"id": 2});
+    target.apply(&table.topic(), 0, &[table.event("c", Value::Null, row, 1), table.event("c", Value::Null, small, 2)]);
+    assert_eq!((target.codes(), target.rows("SELECT id FROM bombs")), (vec!["cdc.value"], vec!["2".to_owned()]));
+}

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::time::{self, Iso};
-use super::{Binary, Decimals, Modes, Unit, number, text};
+use super::{Binary, Decimals, Modes, Unit, number, text, unfolded_max};
 
 /// Why a value has no text. Neither shows the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -460,10 +460,14 @@ fn array(element: &Form, json: &str, modes: &Modes, depth: usize, out: &mut Vec<
     if depth > DIMENSIONS_MAX {
         return Err(Flaw::Rule("has more dimensions than PostgreSQL's arrays"));
     }
+    let bytes_max = out.len() + unfolded_max(json);
     out.push(b'{');
     for (at, value) in read::<Vec<&RawValue>>(json, LIST)?.into_iter().map(RawValue::get).enumerate() {
         if at > 0 {
             out.push(b',');
+        }
+        if out.len() > bytes_max {
+            return Err(Flaw::Rule("unfolds beyond all measure"));
         }
         let start = out.len();
         match element {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use postgres::types::Type;
@@ -10,6 +11,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::array::TextArray;
+use super::cut::{STATEMENT_BYTES_MAX, cut};
 use super::lane::Known;
 use super::naming::TableName;
 use super::plan::{Need, Plans};
@@ -46,6 +48,11 @@ impl<'a> At<'a> {
         self.rows.after(self.row, number).unwrap_or(Value::Null)
     }
 
+    /// Of its values.
+    fn bytes(&self) -> usize {
+        self.rows.row_bytes(self.row)
+    }
+
     /// Which columns the connector does not know.
     fn unchanged(&self) -> Vec<usize> {
         (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
@@ -69,6 +76,14 @@ impl<'a> Pending<'a> {
             Pending::Put { at, .. } | Pending::Delete(at) => at,
         }
     }
+
+    /// Of the values that are written.
+    fn bytes(&self) -> usize {
+        match self {
+            Pending::Put { joined: Some(values), .. } => values.iter().map(Value::bytes).sum(),
+            Pending::Put { at, .. } | Pending::Delete(at) => at.bytes(),
+        }
+    }
 }
 
 type Key<'a> = Cow<'a, [u8]>;
@@ -76,6 +91,8 @@ type Key<'a> = Cow<'a, [u8]>;
 /// The changes of a group that are to be applied, by table, each in order.
 pub struct Changes<'a> {
     tables: Vec<(&'a TableName, Vec<At<'a>>)>,
+    /// Of all their values.
+    bytes: usize,
 }
 
 impl<'a> Changes<'a> {
@@ -95,7 +112,7 @@ impl<'a> Changes<'a> {
         }
         // In one global order, so that two groups that change tables cannot deadlock.
         tables.sort_by_key(|(table, _)| *table);
-        Changes { tables }
+        Changes { tables, bytes: batches.iter().map(|batch| batch.rows.text_len()).sum() }
     }
 
     /// For people.
@@ -111,7 +128,8 @@ impl<'a> Changes<'a> {
 
     pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
         for (_, rows) in &self.tables {
-            let mut table = Table { plans, known, does_mirror, pending: HashMap::new(), order: Vec::new() };
+            let bytes = self.bytes;
+            let mut table = Table { plans, known, does_mirror, bytes, pending: HashMap::new(), order: Vec::new() };
             table.write(work, rows)?;
         }
         Ok(())
@@ -122,6 +140,8 @@ struct Table<'a, 'p> {
     plans: &'p Plans,
     known: &'p Known,
     does_mirror: bool,
+    /// Of all values of the group: no more can come to one statement.
+    bytes: usize,
     pending: HashMap<Key<'a>, usize>,
     /// In the order in which keys came first.
     order: Vec<Pending<'a>>,
@@ -264,12 +284,24 @@ impl<'a> Table<'a, '_> {
             }
         }
         for rows in deletes.values() {
-            self.delete(work, rows)?;
+            for part in self.parts(rows, At::bytes) {
+                self.delete(work, &rows[part])?;
+            }
         }
         for ((_, unchanged), rows) in &puts {
-            self.put(work, unchanged, rows)?;
+            for part in self.parts(rows, |pending| pending.bytes()) {
+                self.put(work, unchanged, &rows[part])?;
+            }
         }
         Ok(())
+    }
+
+    /// What of these rows is one statement.
+    fn parts<T>(&self, rows: &[T], bytes: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
+        match self.bytes <= STATEMENT_BYTES_MAX {
+            true => vec![0..rows.len()],
+            false => cut(rows.iter().map(bytes), STATEMENT_BYTES_MAX),
+        }
     }
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
@@ -430,6 +462,7 @@ impl<'a> Table<'a, '_> {
         if is_new(&at) {
             let is_alike = |next: &&At<'_>| is_new(next) && next.shape().number == shape.number;
             let count = rows.iter().take_while(is_alike).count();
+            let count = self.parts(&rows[..count], At::bytes).first().map_or(count, ExactSizeIterator::len);
             let puts: Vec<Pending<'a>> =
                 rows[..count].iter().map(|at| Pending::Put { at: *at, joined: None, unchanged: Vec::new() }).collect();
             self.put(work, &[], &puts.iter().collect::<Vec<_>>())?;
