@@ -49,6 +49,25 @@ fn columns_that_come_or_change_later_are_written_as_they_want_it() {
 }
 
 #[test]
+fn many_such_tables_are_found_at_once() {
+    let mut target = Target::new(&[]);
+    let names = ["one", "two", "three", "four"];
+    let event = |name: &&str| {
+        let sql = format!("CREATE TABLE public.{name} (id bigint PRIMARY KEY, at timestamptz)");
+        let table = Table { name: (*name).to_owned(), ..kinds(&[]) };
+        (sql, table.event("c", Value::Null, row(1, json!({})), 1))
+    };
+    let (tables, events): (Vec<String>, Vec<Event>) = names.iter().map(event).unzip();
+    target.client.batch_execute(&tables.join(";")).unwrap();
+    target.apply("cdc.all", 0, &events);
+    // Once to find out, once to write.
+    assert_eq!((target.attempts, target.codes()), (2, vec![]));
+    for name in names {
+        assert_eq!(target.rows(&format!("SELECT id, at FROM public.{name}")), ["1|1970-01-01 00:00:00+00"], "{name}");
+    }
+}
+
+#[test]
 fn a_table_with_the_ddl_of_its_source_counts_and_generates_nothing_of_its_own() {
     let mut target = Target::new(&[]);
     target
@@ -100,4 +119,37 @@ fn a_table_with_the_ddl_of_its_source_counts_and_generates_nothing_of_its_own() 
         assert_eq!(target.rows(&format!("SELECT count(*) FROM public.{name}")), ["0"]);
     }
     assert_eq!(target.codes(), ["cdc.column", "cdc.key"]);
+}
+
+#[test]
+fn letters_of_such_tables_are_replayed_by_one_command() {
+    let mut target = Target::new(&[("binary_mode", "hex")]);
+    let table = |name: &str| Table { name: name.to_owned(), ..kinds(&[("raw", plain("string"))]) };
+    let names = ["first", "second"];
+    for name in names {
+        let sql = format!(
+            "CREATE TABLE public.{name} (id bigint PRIMARY KEY, at timestamptz, raw bytea, CONSTRAINT small CHECK (id < 100))"
+        );
+        target.client.batch_execute(&sql).unwrap();
+        let event = table(name).event("c", Value::Null, row(100, json!({"raw": "00ff"})), 1);
+        target.apply(&table(name).topic(), 0, &[event]);
+    }
+    assert_eq!(target.codes(), ["pg.23514", "pg.23514"]);
+    names.iter().for_each(|name| {
+        target.client.batch_execute(&format!("ALTER TABLE public.{name} DROP CONSTRAINT small")).unwrap()
+    });
+    let output = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        .args(["letters", "replay", "--flow", "cdc", "--all"])
+        .env_clear()
+        .env("DB_URL", &target.url)
+        .env("SLUICEGATE_FLOWS_CDC_BINARY_MODE", "hex")
+        .current_dir(std::env::temp_dir())
+        .output()
+        .expect("the program runs");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("2 letters replayed, 0 refused"), "{text}");
+    for name in names {
+        assert_eq!(target.rows(&format!("SELECT id, raw FROM public.{name}")), ["100|\\x00ff"]);
+    }
+    assert_eq!(target.rows("SELECT DISTINCT state FROM sluicegate_letters"), ["replayed"]);
 }

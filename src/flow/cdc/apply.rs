@@ -20,6 +20,7 @@ use super::shape::Shape;
 use super::statement::{Image, Plan};
 use crate::engine::Batch;
 use crate::fault::Fault;
+use crate::flow::AGAIN;
 use crate::pg::{OBJECT_IN_USE, Work};
 
 const GONE: &str = include_str!("../../../sql/cdc/gone.sql");
@@ -127,12 +128,28 @@ impl<'a> Changes<'a> {
     }
 
     pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
-        for (_, rows) in &self.tables {
+        for (number, (_, rows)) in self.tables.iter().enumerate() {
             let bytes = self.bytes;
             let mut table = Table { plans, known, does_mirror, bytes, pending: HashMap::new(), order: Vec::new() };
-            table.write(work, rows)?;
+            if let Err(fault) = table.write(work, rows) {
+                if fault.cause().code == AGAIN {
+                    self.hear_others(work, plans, known, number);
+                }
+                return Err(fault);
+            }
         }
         Ok(())
+    }
+
+    /// A table has turned out to be other than its source. That costs all of them a pause: what there is to be known of
+    /// those behind it is noted now.
+    fn hear_others(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, number: usize) {
+        for (_, rows) in &self.tables[number + 1..] {
+            let mut heard = BTreeSet::new();
+            for at in rows.iter().filter(|at| heard.insert(at.shape().number)) {
+                let _ = plans.check_fit(work, known, at.shape());
+            }
+        }
     }
 }
 

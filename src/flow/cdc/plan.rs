@@ -179,6 +179,12 @@ impl Plans {
         Ok(Some((Arc::new(plan), is_passing)))
     }
 
+    /// Whether values are written as the table wants them by now, and nothing else of what `plan` looks at.
+    pub fn check_fit(&self, work: &mut Work<'_>, known: &Known, shape: &Shape) -> Result<(), Fault> {
+        let found = Found::look(work, &shape.table)?;
+        self.fit(work, known, shape, &found)
+    }
+
     /// Values are written as their columns want them: where those are others than their source's, by kind or because the
     /// server has no such type, they have to be read again.
     pub fn fit(&self, work: &mut Work<'_>, known: &Known, shape: &Shape, found: &Found) -> Result<(), Fault> {
