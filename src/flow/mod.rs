@@ -48,6 +48,11 @@ pub trait Flow: Send + Sync + 'static {
     /// What PostgreSQL would refuse is refused here.
     fn decode(&self, record: &Record<'_>, rows: &mut Self::Rows) -> Result<(), Fault>;
 
+    /// What is to become of a record that cannot be applied: a letter, unless somebody would rather have a halt.
+    fn refusal(&self, cause: Cause) -> Fault {
+        Fault::Reject(cause)
+    }
+
     /// When the record may be decoded, in milliseconds since 1970, where it has to wait.
     fn due_ms(&self, _record: &Record<'_>) -> Option<u64> {
         None
@@ -136,6 +141,8 @@ pub struct Preview {
     pub is_guess: bool,
     /// Columns whose type a rule knows by their name.
     pub by_name: Vec<String>,
+    /// Columns that the table makes of others, whatever their fields say.
+    pub left_out: Vec<String>,
     pub is_there: bool,
     /// The statements that would make it fit.
     pub changes: Vec<String>,

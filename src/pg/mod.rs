@@ -35,6 +35,8 @@ pub type MakeTlsConnector = postgres::NoTls;
 
 /// The code of a lock that was not granted in time.
 pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
+/// The code of a table that cannot be changed now: something of this transaction still waits for it.
+pub const OBJECT_IN_USE: &str = "pg.55006";
 /// With NOWAIT: so many attempts, each with a longer pause after it, about a quarter of a second in all.
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_micros(200);
@@ -343,17 +345,13 @@ impl Work<'_> {
     /// A statement whose parameters are encoded already, each in the binary form of its type.
     pub fn call(&mut self, sql: &str, types: &[Type], values: &[Option<&[u8]>]) -> Result<u64, Fault> {
         let statement = self.prepared_as(sql, types)?;
-        let values: Vec<Encoded<'_>> = values.iter().map(|value| Encoded(*value)).collect();
-        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        self.tx.execute(&statement, &values).map_err(|error| fault::of(&error))
+        encoded(values, |values| self.tx.execute(&statement, values)).map_err(|error| fault::of(&error))
     }
 
     /// The same of a query.
     pub fn ask(&mut self, sql: &str, types: &[Type], values: &[Option<&[u8]>]) -> Result<Vec<postgres::Row>, Fault> {
         let statement = self.prepared_as(sql, types)?;
-        let values: Vec<Encoded<'_>> = values.iter().map(|value| Encoded(*value)).collect();
-        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        self.tx.query(&statement, &values).map_err(|error| fault::of(&error))
+        encoded(values, |values| self.tx.query(&statement, values)).map_err(|error| fault::of(&error))
     }
 
     /// One binary COPY of joined buffers. The client copies a message twice on its way and the server takes no more
@@ -396,6 +394,12 @@ impl Work<'_> {
 /// A value in the binary form of its type.
 #[derive(Debug)]
 struct Encoded<'a>(Option<&'a [u8]>);
+
+/// Values as the client takes them.
+fn encoded<T>(values: &[Option<&[u8]>], give: impl FnOnce(&[&(dyn ToSql + Sync)]) -> T) -> T {
+    let values: Vec<Encoded<'_>> = values.iter().map(|value| Encoded(*value)).collect();
+    give(&values.iter().map(|value| value as &(dyn ToSql + Sync)).collect::<Vec<_>>())
+}
 
 impl ToSql for Encoded<'_> {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {

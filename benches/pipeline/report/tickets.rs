@@ -1,6 +1,6 @@
 //! What the runs of the tickets flow come to.
 
-use super::{Table, cpu_s, grouped, number, others, spread, thousands};
+use super::{Table, costs, grouped, number, others, spread, thousands};
 use crate::results::{Results, Tickets, ratios};
 use crate::tickets::{PARTITIONS, RAW_COPY, SLUICEGATE, WRITERS};
 
@@ -12,15 +12,16 @@ pub fn table(results: &Results) -> Option<String> {
     for contender in [RAW_COPY, SLUICEGATE] {
         let Some(rate) = spread(of(contender).map(|run| run.rows_per_s)) else { continue };
         let ratio = spread(ratios(runs.iter(), contender, RAW_COPY));
+        let [own, kafka, postgres, peak] = costs(of(contender));
         table.row([
             contender.to_owned(),
             thousands(rate.median),
             format!("{} .. {}", thousands(rate.low), thousands(rate.high)),
             number(ratio.map(|ratio| ratio.median), 2),
-            number(cpu_s(of(contender), |run| Some(run.cpu_s)), 2),
-            number(cpu_s(of(contender), |run| run.kafka_cpu_s), 2),
-            number(cpu_s(of(contender), |run| run.postgres_cpu_s), 2),
-            number(spread(of(contender).filter_map(|run| run.memory_peak_mb)).map(|peak| peak.high), 0),
+            own,
+            kafka,
+            postgres,
+            peak,
         ]);
     }
     let rounds = runs.iter().map(|run| run.round).max()?;

@@ -3,12 +3,14 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use postgres::types::Type;
 use sha2::{Digest, Sha256};
 
 use super::array::Array;
+use super::cut::{STATEMENT_BYTES_MAX, cut};
 use super::lane::Known;
 use super::naming::TableName;
 use super::plan::{Need, Plans};
@@ -17,7 +19,8 @@ use super::shape::Shape;
 use super::statement::{Image, Plan};
 use crate::engine::Batch;
 use crate::fault::Fault;
-use crate::pg::Work;
+use crate::flow::AGAIN;
+use crate::pg::{OBJECT_IN_USE, Work};
 
 const GONE: &str = include_str!("../../../sql/cdc/gone.sql");
 const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtext('sluicegate cdc rows'), hashtext($1))";
@@ -43,6 +46,11 @@ impl<'a> At<'a> {
 
     fn after(&self, number: usize) -> Value<'a> {
         self.rows.after(self.row, number).unwrap_or(Value::Null)
+    }
+
+    /// Of its values.
+    fn bytes(&self) -> usize {
+        self.rows.row_bytes(self.row)
     }
 
     /// Which columns the connector does not know.
@@ -76,6 +84,14 @@ impl<'a> Pending<'a> {
             Pending::Put { at, .. } | Pending::Delete(at) => at.after(column),
         }
     }
+
+    /// Of the values that are written.
+    fn bytes(&self) -> usize {
+        match self {
+            Pending::Put { joined: Some(values), .. } => values.iter().map(Value::bytes).sum(),
+            Pending::Put { at, .. } | Pending::Delete(at) => at.bytes(),
+        }
+    }
 }
 
 type Key<'a> = Cow<'a, [u8]>;
@@ -83,6 +99,8 @@ type Key<'a> = Cow<'a, [u8]>;
 /// The changes of a group that are to be applied, by table, each in order.
 pub struct Changes<'a> {
     tables: Vec<(&'a TableName, Vec<At<'a>>)>,
+    /// Of all their values.
+    bytes: usize,
 }
 
 impl<'a> Changes<'a> {
@@ -102,7 +120,7 @@ impl<'a> Changes<'a> {
         }
         // In one global order, so that two groups that change tables cannot deadlock.
         tables.sort_by_key(|(table, _)| *table);
-        Changes { tables }
+        Changes { tables, bytes: batches.iter().map(|batch| batch.rows.text_len()).sum() }
     }
 
     /// For people.
@@ -117,11 +135,28 @@ impl<'a> Changes<'a> {
     }
 
     pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
-        for (_, rows) in &self.tables {
-            let mut table = Table { plans, known, does_mirror, pending: HashMap::new(), order: Vec::new() };
-            table.write(work, rows)?;
+        for (number, (_, rows)) in self.tables.iter().enumerate() {
+            let bytes = self.bytes;
+            let mut table = Table { plans, known, does_mirror, bytes, pending: HashMap::new(), order: Vec::new() };
+            if let Err(fault) = table.write(work, rows) {
+                if fault.cause().code == AGAIN {
+                    self.hear_others(work, plans, known, number);
+                }
+                return Err(fault);
+            }
         }
         Ok(())
+    }
+
+    /// A table has turned out to be other than its source. That costs all of them a pause: what there is to be known of
+    /// those behind it is noted now.
+    fn hear_others(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, number: usize) {
+        for (_, rows) in &self.tables[number + 1..] {
+            let mut heard = BTreeSet::new();
+            for at in rows.iter().filter(|at| heard.insert(at.shape().number)) {
+                let _ = plans.check_fit(work, known, at.shape());
+            }
+        }
     }
 }
 
@@ -129,6 +164,8 @@ struct Table<'a, 'p> {
     plans: &'p Plans,
     known: &'p Known,
     does_mirror: bool,
+    /// Of all values of the group: no more can come to one statement.
+    bytes: usize,
     pending: HashMap<Key<'a>, usize>,
     /// In the order in which keys came first.
     order: Vec<Pending<'a>>,
@@ -202,20 +239,22 @@ impl<'a> Table<'a, '_> {
             return Ok(());
         }
         let new = key(shape.key.len(), |number| at.after(shape.key[number]));
+        let mut unchanged = at.unchanged();
         if at.row.has_before() {
             let old = key(shape.key.len(), |number| at.before(number));
             if old != new {
-                let is_moved = !at.unchanged().is_empty();
+                let is_moved = !unchanged.is_empty();
                 if is_moved || shape.marks_deleted() {
                     self.flush(work)?;
                 }
                 match is_moved {
                     true => self.rename(work, at, |number| at.after(shape.key[number]))?,
+                    // What came to the former key later stays.
+                    false if self.is_older(&old, &at) => {}
                     false => self.pend(old, Pending::Delete(at)),
                 }
             }
         }
-        let mut unchanged = at.unchanged();
         let mut joined = None;
         if !unchanged.is_empty()
             && let Some(number) = self.pending.get(&new)
@@ -269,32 +308,40 @@ impl<'a> Table<'a, '_> {
             }
         }
         for rows in deletes.values() {
-            self.delete(work, rows)?;
+            for part in self.parts(rows, At::bytes) {
+                self.delete(work, &rows[part])?;
+            }
         }
         for ((_, unchanged), rows) in &puts {
-            self.put(work, unchanged, rows)?;
+            for part in self.parts(rows, |pending| pending.bytes()) {
+                self.put(work, unchanged, &rows[part])?;
+            }
         }
         Ok(())
+    }
+
+    /// What of these rows is one statement.
+    fn parts<T>(&self, rows: &[T], bytes: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
+        match self.bytes <= STATEMENT_BYTES_MAX {
+            true => vec![0..rows.len()],
+            false => cut(rows.iter().map(bytes), STATEMENT_BYTES_MAX),
+        }
     }
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
         let keys = plan.key.len();
-        let lsns: Vec<Option<String>> = rows.iter().map(|at| at.row.lsn.map(shown_lsn)).collect();
-        let rows: Vec<(&At<'a>, Value<'_>)> = rows.iter().zip(lsns.iter().map(text_of)).collect();
-        let arrays = Array::of_columns(plan.sql_types(&plan.place()), &rows, |(at, lsn), number| {
-            if number < keys { at.before(number) } else { *lsn }
-        });
+        let place = || Array::of_places(rows.iter().map(|at| at.row.lsn));
+        let sql_types = plan.sql_types(&plan.key);
+        let mut arrays = Array::of_columns(sql_types, rows, |at, number| at.before(number));
+        arrays.extend(plan.lsn.map(|_| place()));
         call(work, arrays, |sent| plan.delete(sent))?;
-        let noted: Vec<_> = rows.into_iter().filter(|(_, lsn)| *lsn != Value::Null).collect();
-        if plan.lsn.is_some() && !noted.is_empty() {
+        if plan.lsn.is_some() && rows.iter().any(|at| at.row.lsn.is_some()) {
             let mut ids = Array::of_ids();
-            noted.iter().for_each(|(at, _)| ids.push(Value::Text(&id(keys, |number| at.before(number)))));
-            let lsns = Array::of_columns(["pg_lsn"].into_iter(), &noted, |(_, lsn), _| *lsn);
-            let (target, ids) = (plan.target.to_be_bytes(), ids.finish());
-            let lsns: Vec<Vec<u8>> = lsns.into_iter().map(Array::finish).collect();
+            rows.iter().for_each(|at| ids.push(Value::Text(&id(keys, |number| at.before(number)))));
+            let (target, ids, places) = (plan.target.to_be_bytes(), ids.finish(), place().finish());
             let types = [Type::INT4, Type::UUID_ARRAY, Type::PG_LSN_ARRAY];
-            work.call(GONE, &types, &[Some(&target), Some(&ids), Some(&lsns[0])])?;
+            work.call(GONE, &types, &[Some(&target), Some(&ids), Some(&places)])?;
         }
         Ok(())
     }
@@ -360,17 +407,20 @@ impl<'a> Table<'a, '_> {
         Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
     }
 
-    /// The row of the former key gets the new one.
+    /// The row of the former key gets the new one, where it can: else it goes, and comes as another one.
     fn rename(&self, work: &mut Work<'_>, at: At<'a>, new: impl Fn(usize) -> Value<'a>) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, at.shape(), Need::Delete)? else { return Ok(()) };
+        if plan.is_key_fixed {
+            return Ok(());
+        }
         let keys = plan.key.len();
-        let lsn = at.row.lsn.map(shown_lsn);
-        let mut arrays = Array::of_columns(plan.sql_types(&plan.places()), &[at], |at, number| match number {
-            number if number < keys => at.before(number),
-            number if number < 2 * keys => new(number - keys),
-            _ => text_of(&lsn),
+        let both: Vec<usize> = plan.key.iter().chain(&plan.key).copied().collect();
+        let mut arrays = Array::of_columns(plan.sql_types(&both), &[at], |at, number| match number < keys {
+            true => at.before(number),
+            false => new(number - keys),
         });
         if plan.lsn.is_some() {
+            arrays.push(Array::of_places([at.row.lsn].into_iter()));
             let mut ids = Array::of_ids();
             ids.push(Value::Text(&id(keys, new)));
             arrays.push(ids);
@@ -401,7 +451,7 @@ impl<'a> Table<'a, '_> {
         match inner.run(&at_once) {
             Ok(()) => inner.commit(),
             // Other tables refer to it, or it was written to just now.
-            Err(fault) if matches!(&*fault.cause().code, "pg.0A000" | "pg.55006") => {
+            Err(fault) if matches!(&*fault.cause().code, "pg.0A000" | OBJECT_IN_USE) => {
                 drop(inner);
                 work.run(&one_by_one)
             }
@@ -416,6 +466,7 @@ impl<'a> Table<'a, '_> {
         if is_new(&at) {
             let is_alike = |next: &&At<'_>| is_new(next) && next.shape().number == shape.number;
             let count = rows.iter().take_while(is_alike).count();
+            let count = self.parts(&rows[..count], At::bytes).first().map_or(count, ExactSizeIterator::len);
             let puts: Vec<Pending<'a>> =
                 rows[..count].iter().map(|at| Pending::Put { at: *at, joined: None, unchanged: Vec::new() }).collect();
             self.put(work, &[], &puts.iter().collect::<Vec<_>>())?;
@@ -461,10 +512,6 @@ fn given<T>(arrays: Vec<Array>, give: impl FnOnce(&[Type], &[Option<&[u8]>]) -> 
     let arrays: Vec<Vec<u8>> = arrays.into_iter().map(Array::finish).collect();
     let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
     give(&sent, &values)
-}
-
-fn text_of(text: &Option<String>) -> Value<'_> {
-    text.as_deref().map_or(Value::Null, |text| Value::Text(text.as_bytes()))
 }
 
 /// The statement is ours: where its syntax is said to be wrong, that of a value is. The server's words may repeat it.

@@ -137,6 +137,21 @@ impl Array {
         Array::new(Form::Id)
     }
 
+    /// Places in a log.
+    pub fn of_places(lsns: impl Iterator<Item = Option<i64>>) -> Array {
+        let mut array = Array::new(Form::Lsn);
+        for lsn in lsns {
+            match lsn {
+                Some(lsn) => {
+                    array.count += 1;
+                    put(&mut array.bytes, &lsn.to_be_bytes());
+                }
+                None => array.push(Value::Null),
+            }
+        }
+        array
+    }
+
     /// One array for each of these types, with what the rows have for it.
     pub fn of_columns<'a, R>(
         sql_types: impl Iterator<Item = &'a str>,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::message::utf8;
 use super::naming::{Naming, TableName, source_name};
-use super::shape::{Additions, Fields, Named, Shape, named};
+use super::shape::{Additions, Fields, Named, Shape, Types, named};
 use crate::decode::debezium::{Field, Kind, NameRules, Origin, Widening, payload_behind, unwrap};
 use crate::fault::Cause;
 
@@ -129,7 +129,7 @@ struct Held {
     /// Whether the rows of a topic come in an envelope.
     topics: HashMap<String, bool>,
     /// Types of the columns of tables that are not as this program would have made them.
-    targets: HashMap<TableName, HashMap<String, String>>,
+    targets: HashMap<TableName, Arc<Types>>,
 }
 
 impl Known {
@@ -171,10 +171,13 @@ impl Known {
     }
 
     /// From now on values are written as these columns want them.
-    pub fn note_target(&self, table: &TableName, types: HashMap<String, String>) {
+    pub fn note_target(&self, table: &TableName, types: Types) {
         let mut held = self.held();
-        held.targets.insert(table.clone(), types);
-        held.shapes.clear();
+        // Several lanes may find out about one table, each by itself.
+        if held.targets.get(table).is_none_or(|known| **known != types) {
+            held.targets.insert(table.clone(), Arc::new(types));
+            held.shapes.clear();
+        }
     }
 
     /// Whether a value that a guessed kind does not take would make another guess.
@@ -210,19 +213,18 @@ impl Known {
             return Ok(Some(shape.clone()));
         }
         let source = source_name(origin);
-        let target = held.targets.get(&table);
+        let target = held.targets.get(&table).cloned();
         let fit = |(name, kind): Named| {
             let column = self.naming.column(&source, &name).ok().flatten();
-            let have = column.and_then(|column| target?.get(&column));
+            let have = column.and_then(|column| target.as_ref()?.get(&column));
             let kind = match (kind, have) {
                 (Some(kind), Some(have)) => Some(fitted(kind, have)),
                 (kind, _) => kind,
             };
             (name, kind)
         };
-        let is_fitted = target.is_some();
         let fields = fields.into_iter().map(fit).collect();
-        let fields = Fields { table, fields, is_guess: schema.is_none(), is_fitted };
+        let fields = Fields { table, fields, is_guess: schema.is_none(), fitted_to: target };
         let shape = Arc::new(Shape::new(&self.naming, &self.additions, origin, fields, key)?);
         held.shapes.insert(id, shape.clone());
         Ok(Some(shape))

@@ -7,6 +7,7 @@
 
 mod apply;
 mod array;
+mod cut;
 mod lane;
 mod message;
 mod naming;
@@ -32,6 +33,7 @@ use self::shape::{Additions, Content, Extra, Shape};
 use crate::config;
 use crate::decode::debezium::{
     Binary, Change, Decimals, Field, Kind, Message, Modes, NameRules, Op, Origin, Precision, Written, each_field, read,
+    unfolded_max,
 };
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
@@ -62,8 +64,11 @@ pub struct Cdc {
     forgot_at: Mutex<Instant>,
 }
 
-/// Places in a buffer are counted in 32 bits. A batch closes long before, but for what one record unfolds to.
-const TEXT_BYTES_MAX: usize = 1 << 30;
+/// Of the texts of a row: half of what PostgreSQL takes in one message. Also keeps a buffer, which closes at its own limit
+/// and then holds one row more, within what 32 bits can count.
+const ROW_BYTES_MAX: usize = 512 << 20;
+/// Of those of a key alone. No index of PostgreSQL takes as much.
+const KEY_BYTES_MAX: usize = 16 << 20;
 const SETTINGS: &str = include_str!("../../../sql/cdc/settings.sql");
 const FORGET: &str = include_str!("../../../sql/cdc/forget.sql");
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -232,7 +237,7 @@ impl Cdc {
         key: &Fields<'_>,
         rows: &mut CdcRows,
     ) -> Result<bool, Cause> {
-        let is_keyed = !shape.key.is_empty();
+        let (is_keyed, began) = (!shape.key.is_empty(), rows.text_len());
         let (mut act, told) = match change.op {
             Op::Create | Op::Read => (Act::Put, Told::Inserted),
             Op::Update => (Act::Put, Told::Updated),
@@ -287,9 +292,7 @@ impl Cdc {
                 before = Some(start);
             }
         }
-        if rows.text_len() > TEXT_BYTES_MAX {
-            return Err(Cause::new("cdc.value", "the row is too large as a text"));
-        }
+        check_text(rows, began + ROW_BYTES_MAX)?;
         rows.push(shape, (act, told), change.lsn, (before, after));
         Ok(true)
     }
@@ -304,6 +307,7 @@ impl Cdc {
         rows: &mut CdcRows,
     ) -> Result<Option<u32>, Cause> {
         let start = rows.values(shape.columns.len());
+        let limit = text_limit(rows, image);
         let (mut next, mut seen, mut fits) = (0, 0, true);
         each_field(image, &mut |name, json| {
             let at = match shape.fields.get(next) {
@@ -316,7 +320,10 @@ impl Cdc {
             };
             (next, seen) = (at + 1, seen + 1);
             match shape.fields[at].column {
-                Some(column) if fits => self.fill_value(shape, column, json, start, rows).map(|known| fits &= known),
+                Some(column) if fits => {
+                    fits = self.fill_value(shape, column, json, start, rows)?;
+                    check_text(rows, limit)
+                }
                 _ => Ok(()),
             }
         })?;
@@ -409,6 +416,7 @@ impl Cdc {
             (false, None) => return Ok(None),
         };
         let start = rows.values(shape.key.len());
+        let limit = rows.text_len() + KEY_BYTES_MAX;
         for (number, (name, column)) in shape.key_fields.iter().zip(&shape.key).enumerate() {
             let Some((_, json)) = fields.iter().find(|(field, _)| field == name) else { return Ok(None) };
             let Some(kind) = shape.columns[*column].kind() else { return Ok(None) };
@@ -421,8 +429,21 @@ impl Cdc {
                 hide(mask, at, rows.text());
             }
             rows.set(start + number as u32, at);
+            check_text(rows, limit)?;
         }
         Ok(Some(start))
+    }
+}
+
+/// Up to where the values of an image may go.
+fn text_limit(rows: &CdcRows, image: &str) -> usize {
+    rows.text_len() + unfolded_max(image).min(ROW_BYTES_MAX)
+}
+
+fn check_text(rows: &CdcRows, limit: usize) -> Result<(), Cause> {
+    match rows.text_len() <= limit {
+        true => Ok(()),
+        false => Err(Cause::new("cdc.value", "the row is too large as a text")),
     }
 }
 
@@ -445,8 +466,12 @@ impl Flow for Cdc {
         let mark = rows.mark();
         self.add(record, rows).map_err(|cause| {
             rows.reset(&mark);
-            if self.goes_on { Fault::Reject(cause) } else { Fault::Stop(cause) }
+            self.refusal(cause)
         })
+    }
+
+    fn refusal(&self, cause: Cause) -> Fault {
+        if self.goes_on { Fault::Reject(cause) } else { Fault::Stop(cause) }
     }
 
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<CdcRows>]) -> Result<(), Fault> {

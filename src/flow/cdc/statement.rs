@@ -32,6 +32,8 @@ pub struct Plan {
     pub used: Vec<Used>,
     /// Places in `used`.
     pub key: Vec<usize>,
+    /// Whether a row that is there can get no other.
+    pub is_key_fixed: bool,
     /// Where the place in the source's log is kept beside each row.
     pub lsn: Option<usize>,
     pub deleted: Option<usize>,
@@ -106,7 +108,9 @@ impl Plan {
             Some(lsn) => format!(" WHERE NOT {}", self.is_gone(id, &self.value(&columns, lsn))),
         };
         let (names, values) = (names.join(", "), values.join(", "));
-        let insert = format!("INSERT INTO {} AS t ({names}) SELECT {values} FROM {from}{only}", self.table);
+        // A key that its table would otherwise count up by itself.
+        let is_given = "OVERRIDING SYSTEM VALUE";
+        let insert = format!("INSERT INTO {} AS t ({names}) {is_given} SELECT {values} FROM {from}{only}", self.table);
         if self.key.is_empty() {
             return insert;
         }
