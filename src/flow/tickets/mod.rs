@@ -26,7 +26,7 @@ use self::ticket::{COLUMNS, SCALE_BYTES, Ticket};
 use self::turns::Turns;
 use crate::config;
 use crate::decode::schema::JsonSchema;
-use crate::engine::{Batch, Letter};
+use crate::engine::Batch;
 use crate::fault::{Cause, Fault};
 use crate::flow::field::{self as fields, Amount, Flaw};
 use crate::flow::{Flow, json_schema};
@@ -242,7 +242,7 @@ impl Tickets {
             let begin = || Behind { number: stand.sequence, floor: stand.sequence.max(stand.skip_to) };
             let Behind { floor, .. } = skips.entry(id).or_insert_with(begin);
             // What is no ticket tells no number: it stands for the next one.
-            *floor = self.number(held).map_or(*floor + 1, |number| number.max(*floor));
+            *floor = number(held, id).map_or(*floor + 1, |number| number.max(*floor));
         }
         if !skips.is_empty() {
             let (ids, floors): (Vec<&str>, Vec<i64>) = skips.iter().map(|(id, behind)| (*id, behind.floor)).unzip();
@@ -250,14 +250,12 @@ impl Tickets {
         }
         Ok(skips.into_iter().map(|(id, behind)| (id.as_bytes().to_vec(), behind)).collect())
     }
+}
 
-    /// Which ticket of its order a letter's record is, if it is one.
-    fn number(&self, Held { partition, letter, .. }: &Held) -> Option<i64> {
-        let Letter { offset, timestamp_ms, key, payload, headers, .. } = letter;
-        let (key, payload) = (key.as_deref(), payload.as_deref());
-        let record = Record { partition, offset: *offset, timestamp_ms: *timestamp_ms, key, payload, headers };
-        self.read(&record, key?).ok().map(|ticket| ticket.sequence)
-    }
+/// Which ticket of its order a letter's record is, if it is one. Whether it keeps somebody's own rules does not matter.
+fn number(held: &Held, id: &str) -> Option<i64> {
+    let ticket = Ticket::read(held.letter.payload.as_deref()?).ok()?;
+    (ticket.order_id == id).then_some(ticket.sequence)
 }
 
 /// A row of `stored`, as it would be copied. A table of somebody's own may have columns that are empty, and amounts with
