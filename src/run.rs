@@ -313,8 +313,11 @@ impl Started<'_> {
             track.recovered(Side::Sink);
             let relay =
                 outlet.map(|outlet| engine::relay(sink.clone(), outlet, backoff, &clock, stop.clone(), track.clone()));
+            let held = sink.holds_keys().then(|| sink.clone().look_after_held(&clock, stop.clone()));
             engine::run(consumer, sink, policy, clock.clone(), stop.clone(), track);
-            relay.map(|relay| relay.join(&clock, stop.deadline()));
+            for thread in relay.into_iter().chain(held) {
+                thread.join(&clock, stop.deadline());
+            }
         }))
     }
 }

@@ -177,6 +177,23 @@ fn a_failing_ticket_stops_its_order_alone_and_the_letter_frees_it() {
 }
 
 #[test]
+fn what_is_parked_and_has_its_turn_goes_on_by_itself_where_the_flow_runs() {
+    let office = Office::new("by_itself").with("SLUICEGATE_FLOWS_TICKETS_ON_DISORDER", "accept");
+    let producer = Producer::new(&support::brokers(), &Default::default(), &office.topic).expect("a producer");
+    producer.send(None, Some(b"a"), b"{").expect("sent");
+    (2..=5).for_each(|sequence| producer.send(None, Some(b"a"), ticket("a", sequence).as_bytes()).expect("sent"));
+    let _instance = office.start();
+    let parked = || office.number("SELECT count(*) FROM sluicegate_parked");
+    wait_for("what is parked", SOON, || (parked() == 4).then_some(()));
+    // As a replay of far more leaves it, whose process then ends.
+    let sql = "UPDATE sluicegate_held SET head = '', reason_code = 'following'";
+    connect(&office.url).batch_execute(sql).expect("updated");
+    office.wait_rows(4, SOON);
+    wait_for("nothing to be held", SOON, || (office.number("SELECT count(*) FROM sluicegate_held") == 0).then_some(()));
+    assert_eq!((parked(), office.rows()), (0, 4));
+}
+
+#[test]
 fn letters_of_tickets_are_not_dropped_where_the_flow_is_not_at_hand() {
     let office = Office::new("strange");
     let producer = Producer::new(&support::brokers(), &Default::default(), &office.topic).expect("a producer");

@@ -11,7 +11,7 @@ use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::pg::ledger::{Move, Standing};
 use crate::pg::search::Search;
-use crate::pg::{Database, OBJECT_IN_USE, Session, Work, held, ledger, letters, outbox};
+use crate::pg::{Database, OBJECT_IN_USE, Session, Work, ledger, letters, outbox};
 use crate::record::Record;
 use crate::track::Track;
 
@@ -22,7 +22,7 @@ pub struct Apply<F> {
     owner: String,
     /// False only to measure what the ledger costs: then a restart writes twice.
     exactly_once: bool,
-    track: Arc<Track>,
+    pub(super) track: Arc<Track>,
 }
 
 /// How the effects of batches are written.
@@ -167,18 +167,6 @@ impl<F: Flow> Apply<F> {
         }
     }
 
-    /// How much is held back, over all instances: the ledger went past it, so no lag of a partition shows it.
-    fn look_at_held(&self) -> Result<(), Fault> {
-        let mut session = self.database.session()?;
-        let mut work = session.begin()?;
-        let level = held::level(&mut work, self.flow.name())?;
-        work.commit()?;
-        self.track.held_keys.set(level.keys);
-        self.track.parked_records.set(level.records);
-        self.track.held_oldest_s.set(level.oldest_s);
-        Ok(())
-    }
-
     fn apply_in(&self, session: &mut Session, group: &[Batch<F::Rows>]) -> Result<Vec<Outcome>, Fault> {
         let all: Vec<&Batch<F::Rows>> = group.iter().collect();
         let rejection = match self.write(session, &all) {
@@ -238,9 +226,6 @@ impl<F: Flow> Sink for Apply<F> {
     fn holds(&self, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
         // Without the ledger there is nothing to hold against; that the server answers is still worth knowing.
         let held = ledger::holds(&self.database, self.flow.name(), claims)?;
-        if self.flow.holds_keys() {
-            self.look_at_held()?;
-        }
         Ok(held.into_iter().map(|held| held || !self.exactly_once).collect())
     }
 

@@ -5,6 +5,7 @@ pub mod apply;
 mod cdc;
 mod events;
 pub mod field;
+mod held;
 pub mod orders;
 mod packed;
 pub mod relay;
@@ -64,6 +65,12 @@ pub trait Flow: Send + Sync + 'static {
     /// A person decided to go without the records of these letters.
     fn dropped(&self, _work: &mut Work<'_>, _letters: &[Held]) -> Result<(), Fault> {
         Ok(())
+    }
+
+    /// Some of the parked records whose turn has come, where there were more of them than one transaction takes. Gives
+    /// whether there were any.
+    fn go_on(&self, _work: &mut Work<'_>) -> Result<bool, Fault> {
+        Ok(false)
     }
 
     /// Whether records of a key may be parked behind one of them (`pg/held`).

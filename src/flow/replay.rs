@@ -37,6 +37,10 @@ pub trait Replay: Send + Sync {
 
     /// Marks these letters as dropped, and lets go on what waited for them, in one transaction. Gives how many were open.
     fn drop_letters(&self, ids: &[i64], is_trial: bool) -> Result<u64, Fault>;
+
+    /// Goes on with what waited for letters, where that is more than one transaction takes. Gives whether there was any. Where
+    /// the flow runs it does so by itself.
+    fn go_on(&self) -> Result<bool, Fault>;
 }
 
 /// Records as a partition would bring them: a batch of rows, and whose each row is.
@@ -175,5 +179,9 @@ impl<F: Flow> Replay for Apply<F> {
             session.discard();
         }
         dropped
+    }
+
+    fn go_on(&self) -> Result<bool, Fault> {
+        Apply::go_on(self)
     }
 }

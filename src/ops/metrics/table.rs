@@ -106,7 +106,7 @@ pub(super) const TABLE: &[Row] = &[
     row("sluicegate_parked_records", Level(|t| Some(t.parked_records.get())),
         "Records of such keys that are parked: read, and not in their table yet. No lag of a partition has them."),
     row("sluicegate_held_oldest_seconds", Level(|t| Some(t.held_oldest_s.get())),
-        "How long the key that was stopped first has been so."),
+        "How long the one of their heads that came first has stopped its key."),
     row("sluicegate_letters_total", Count(|t| t.set_aside.get()),
         "Records set aside as letters."),
     row("sluicegate_letters_by_reason_total", Letters,
