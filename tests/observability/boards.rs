@@ -329,7 +329,27 @@ pub fn json(board: &Board) -> String {
             Some(limit) => json!([{ "color": "green", "value": null }, { "color": "red", "value": limit }]),
             None => json!([{ "color": "blue", "value": null }]),
         };
-        let stacking = if panel.show == Stack { "normal" } else { "none" };
+        // All that Grafana's own schema asks for, and nothing that is left to its defaults, which change.
+        let (custom, options) = match panel.show {
+            Number => (
+                json!({}),
+                json!({
+                    "reduceOptions": { "calcs": ["lastNotNull"], "fields": "", "values": false },
+                    "colorMode": "value", "graphMode": "area", "justifyMode": "auto", "orientation": "auto",
+                    "textMode": "value_and_name", "wideLayout": true, "showPercentChange": false,
+                    "percentChangeColorMode": "standard",
+                }),
+            ),
+            Lines | Stack => {
+                let (opacity, stacking) = if panel.show == Stack { (40, "normal") } else { (5, "none") };
+                let stacking = json!({ "mode": stacking, "group": "A" });
+                let legend = json!({ "displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": [] });
+                (
+                    json!({ "fillOpacity": opacity, "stacking": stacking }),
+                    json!({ "legend": legend, "tooltip": { "mode": "multi", "sort": "desc" } }),
+                )
+            }
+        };
         panels.push(json!({
             "id": index + 1,
             "type": if panel.show == Number { "stat" } else { "timeseries" },
@@ -344,18 +364,19 @@ pub fn json(board: &Board) -> String {
                     "min": 0,
                     "color": { "mode": if panel.show == Number { "thresholds" } else { "palette-classic" } },
                     "thresholds": { "mode": "absolute", "steps": steps },
-                    "custom": { "fillOpacity": if panel.show == Stack { 40 } else { 5 }, "stacking": { "mode": stacking } },
+                    "custom": custom,
                 },
                 "overrides": [],
             },
-            "options": match panel.show {
-                Number => json!({ "reduceOptions": { "calcs": ["lastNotNull"] }, "graphMode": "area", "textMode": "value_and_name" }),
-                Lines | Stack => json!({ "legend": { "displayMode": "list", "placement": "bottom" }, "tooltip": { "mode": "multi" } }),
-            },
+            "options": options,
         }));
         x += width;
     }
     let title = board.flow.map_or("sluicegate: overview".to_owned(), |flow| format!("sluicegate: {flow}"));
+    let links = json!({
+        "type": "dashboards", "tags": ["sluicegate"], "title": "boards", "asDropdown": true, "keepTime": true,
+        "includeVars": true, "targetBlank": false, "icon": "external link", "tooltip": "",
+    });
     let dashboard = json!({
         "uid": format!("sluicegate-{}", board.name),
         "title": title,
@@ -364,8 +385,8 @@ pub fn json(board: &Board) -> String {
         "editable": false,
         "refresh": "10s",
         "time": { "from": "now-1h", "to": "now" },
-        "links": [{ "type": "dashboards", "tags": ["sluicegate"], "title": "boards", "asDropdown": true, "keepTime": true }],
-        "templating": { "list": [{ "name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus" }] },
+        "links": [links],
+        "templating": { "list": [{ "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus" }] },
         "panels": panels,
     });
     let mut text = serde_json::to_string_pretty(&dashboard).expect("plain values");
