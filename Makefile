@@ -29,7 +29,7 @@ test-cdc: ## the cdc flow behind a real Debezium connector: make test-cdc CHANGE
 golden-cdc: ## what the connector sends, beside tests/golden/cdc; with UPDATE_EXPECT=1 it is written there
 	@SLUICEGATE_CDC_GOLDEN=1 scripts/test --test cdc golden -- --test-threads=1
 
-lint: ## rustfmt, clippy with warnings denied, cargo-deny
+lint: ## rustfmt, clippy with warnings denied, cargo-deny, the dashboards by Grafana's schema
 	@scripts/lint
 
 bench: ## the pipeline beside raw COPY and its peers, latency, footprint; ARGS=--help lists more (growth, 10 M rows)

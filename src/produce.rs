@@ -126,14 +126,22 @@ impl Run<'_> {
                 break;
             }
             sent += 1;
-            while self.manner.one_by_one && producer.answered() < sent && self.goes_on() {
+            while self.manner.one_by_one && producer.answered() < sent {
+                progress(at(sent));
                 std::thread::park_timeout(LOOK_EVERY);
+                if !self.goes_on() || is_over() {
+                    break 'run;
+                }
             }
             if sent % STEP == 1 {
                 progress(at(sent));
             }
         }
         progress(at(sent));
+        while self.stop.is_some() && self.goes_on() && producer.answered() < sent {
+            producer.flush(STEP_MAX);
+            progress(at(sent));
+        }
         let (done, fault) = match self.stop {
             Some(stop) if stop.asked() => producer.finish_within(stop.left()),
             _ => producer.finish(),

@@ -48,7 +48,9 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     stop_on_signals(stopper)?;
 
     let tracks: Vec<Arc<Track>> = config.enabled().map(|(name, _)| Track::new(name)).collect();
-    let spans = collect_spans(&config, &tracks, &clock, &stop);
+    // Whoever collects spans has to hear of the last batches too: this order comes when the flows have ended.
+    let (spans_stopper, spans_stop) = Stop::new(&clock, config.shutdown_timeout);
+    let spans = collect_spans(&config, &tracks, &clock, &spans_stop);
     let server = config.http.enabled.then(|| serve(&config, &tracks)).transpose()?;
 
     let mut started = Started {
@@ -84,6 +86,7 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
             log::warn!("a flow did not end in time; what it holds will be read again");
         }
     }
+    drop(spans_stopper);
     if let Some(server) = server {
         server.stop(by.saturating_sub(clock.now()));
     }
@@ -313,8 +316,11 @@ impl Started<'_> {
             track.recovered(Side::Sink);
             let relay =
                 outlet.map(|outlet| engine::relay(sink.clone(), outlet, backoff, &clock, stop.clone(), track.clone()));
+            let held = sink.holds_keys().then(|| sink.clone().look_after_held(&clock, stop.clone()));
             engine::run(consumer, sink, policy, clock.clone(), stop.clone(), track);
-            relay.map(|relay| relay.join(&clock, stop.deadline()));
+            for thread in relay.into_iter().chain(held) {
+                thread.join(&clock, stop.deadline());
+            }
         }))
     }
 }

@@ -6,8 +6,12 @@ mod events;
 mod golden;
 #[path = "changes/model.rs"]
 mod model;
+#[path = "changes/refusals.rs"]
+mod refusals;
 #[path = "changes/rows.rs"]
 mod rows;
+#[path = "changes/strangers.rs"]
+mod strangers;
 mod support;
 #[path = "changes/target.rs"]
 mod target;

@@ -103,7 +103,7 @@ fn what_would_become_of_each_topic_is_told_and_nothing_is_made() {
         json!({"id": 1, "name": "Ada", "price": "AfQ=", "created_at": 1_700_000_000_000_000i64}),
     );
     bench.put("orders", "public", json!({"id": 1, "note": "n", "more": true}));
-    bench.put("items", "public", json!({"id": 1, "name": "x"}));
+    bench.put("items", "public", json!({"id": 1, "name": "x", "twice": "xx"}));
     let fields = json!([{"type": "int32", "optional": false, "field": "id"}, {"type": "string", "optional": true, "field": "name"}]);
     let schema = json!({"type": "struct", "optional": false, "name": "check.Value", "fields": fields});
     let typed = json!({"schema": schema, "payload": {"id": 1, "name": "x"}});
@@ -112,7 +112,8 @@ fn what_would_become_of_each_topic_is_told_and_nothing_is_made() {
     connect(&bench.url)
         .batch_execute(
             "CREATE TABLE orders (id bigint PRIMARY KEY, note varchar(20));
-             CREATE TABLE items (id bigint PRIMARY KEY, name text, __lsn pg_lsn)",
+             CREATE TABLE items (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text,
+                 twice text GENERATED ALWAYS AS (name || name) STORED, __lsn pg_lsn)",
         )
         .expect("tables");
 
@@ -126,6 +127,7 @@ fn what_would_become_of_each_topic_is_told_and_nothing_is_made() {
         .has(&format!("cdc: topic {} -> \"public\".\"orders\": would be changed\n", topic("orders")))
         .has("    ALTER TABLE \"public\".\"orders\" ADD COLUMN \"more\" boolean\n")
         .has(&format!("cdc: topic {} -> \"public\".\"items\": fits\n", topic("items")))
+        .has("    left out, as the table generates them: \"twice\"\n")
         .has(&format!(
             "-> \"public\".\"typed\": would be made\n    key \"id\"; \"id\" integer, \"name\" text, \"__lsn\" pg_lsn\ncdc: topic {}",
             topic("users")
@@ -144,16 +146,20 @@ fn what_would_become_of_each_topic_is_told_and_nothing_is_made() {
 #[test]
 fn what_would_be_refused_is_told_with_why_and_ends_with_one() {
     let bench = Bench::new();
-    for table in ["narrow", "keyless", "one", "two", "broken"] {
+    for table in ["narrow", "keyless", "counted", "one", "two", "broken"] {
         bench.create(table);
     }
     bench.put("narrow", "public", json!({"id": 1, "name": "Ada"}));
     bench.put("keyless", "public", json!({"id": 1}));
+    bench.put("counted", "public", json!({"id": 1, "number": 2}));
     bench.put("one", "a", json!({"id": 1}));
     bench.put("two", "b", json!({"id": 1}));
     bench.send("broken", &json!({"id": 1}), Some(&json!({"op": "c", "after": {"id": "\u{0}"}, "source": 3})));
     connect(&bench.url)
-        .batch_execute("CREATE TABLE narrow (id bigint PRIMARY KEY, name boolean); CREATE TABLE keyless (id bigint)")
+        .batch_execute(
+            "CREATE TABLE narrow (id bigint PRIMARY KEY, name boolean); CREATE TABLE keyless (id bigint);
+             CREATE TABLE counted (id bigint PRIMARY KEY, number bigint GENERATED ALWAYS AS IDENTITY)",
+        )
         .expect("tables");
     // Both of these go to one name.
     let one_name = [
@@ -167,6 +173,7 @@ fn what_would_be_refused_is_told_with_why_and_ends_with_one() {
     };
     refused("narrow", "column \"name\" of \"public\".\"narrow\" is boolean and would have to be text");
     refused("keyless", "\"public\".\"keyless\" has no unique index on exactly (\"id\")");
+    refused("counted", "column \"number\" of \"public\".\"counted\" is GENERATED ALWAYS AS IDENTITY");
     refused("two", "\"public\".\"same\" has ");
     refused("broken", "");
     checked.has(&format!("cdc: topic {} -> \"public\".\"same\": would be made\n", bench.topic("one")));

@@ -320,6 +320,8 @@ fn tracking_status_tells_and_reset_forgets() {
     world.track.set_aside.add(1);
     world.track.retried.add(2);
     world.track.fenced.add(3);
+    world.track.held_keys.set(4);
+    world.track.parked_records.set(5);
     post(world.addr, &format!("{SEND}?count=10"));
     world.track.troubled(Side::Sink, &Cause::new("40P01", "deadlock detected"));
     let whole = get(world.addr, "/tracking-status").json();
@@ -333,6 +335,8 @@ fn tracking_status_tells_and_reset_forgets() {
         ("set_aside", 1),
         ("retried", 2),
         ("fenced", 3),
+        ("held_keys", 4),
+        ("parked_records", 5),
         ("lag", 2),
     ] {
         assert_eq!(status[name].as_u64(), Some(expected), "{name}");

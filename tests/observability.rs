@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use boards::{Data, boards};
 use exposition::Exposition;
@@ -35,8 +35,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 const OTHERS: [&str; 3] = ["ALERTS", "up", "node_network_transmit_bytes_total"];
 /// Labels that Prometheus adds when it scrapes, and those of its own metrics.
 const ADDED: [&str; 4] = ["instance", "job", "le", "alertstate"];
-/// Flows that the run below has. The boards of others are asked about one of these in their place.
-const RUN: [&str; 3] = ["status", "orders", "events"];
+/// Flows whose records the program itself makes up.
+const MADE_UP: [&str; 4] = ["status", "orders", "events", "tickets"];
+/// Rows of the table whose changes the cdc flow gets.
+const THINGS: i64 = 200;
 
 fn deploy(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -188,7 +190,7 @@ fn check_names(place: &str, expression: &str, exported: &Exposition) {
     }
 }
 
-/// Three flows with records of which some are poison, for as long as it is not dropped.
+/// All flows with records of which some are poison, for as long as it is not dropped.
 struct Run {
     instance: Instance,
     settings: HashMap<&'static str, String>,
@@ -199,9 +201,14 @@ impl Run {
         let stem = unique("watch");
         let topic = |name: &str| format!("{stem}-{name}");
         let handlers = r#"[{"kind":"fail","transient_percent":5,"permanent_percent":2},{"kind":"table"}]"#;
+        let (url, changes) = (support::new_database("watch"), format!("{stem}.public.things"));
+        support::create_topic(&support::brokers(), &changes, 4, &[]);
+        // Of the types of its columns events without a schema say nothing.
+        let table = "CREATE TABLE public.things (id bigint PRIMARY KEY, name text)";
+        support::connect(&url).batch_execute(table).expect("a table");
         let settings = HashMap::from([
             ("KAFKA_BROKERS", support::brokers()),
-            ("DB_URL", support::new_database("watch")),
+            ("DB_URL", url),
             ("SLUICEGATE_FLOWS_STATUS_TOPIC", topic("status")),
             ("SLUICEGATE_FLOWS_STATUS_GROUP_ID", topic("status")),
             ("SLUICEGATE_FLOWS_STATUS_PARTITIONS", "4".to_owned()),
@@ -221,6 +228,14 @@ impl Run {
             ("SLUICEGATE_FLOWS_EVENTS_RETRY_TOPIC_PREFIX", topic("retry")),
             ("SLUICEGATE_FLOWS_EVENTS_DLQ_TOPIC", topic("dlq")),
             ("SLUICEGATE_FLOWS_EVENTS_HANDLERS", handlers.to_owned()),
+            ("SLUICEGATE_FLOWS_TICKETS_ENABLED", "true".to_owned()),
+            ("SLUICEGATE_FLOWS_TICKETS_TOPIC", topic("tickets")),
+            ("SLUICEGATE_FLOWS_TICKETS_GROUP_ID", topic("tickets")),
+            ("SLUICEGATE_FLOWS_TICKETS_PARTITIONS", "4".to_owned()),
+            ("SLUICEGATE_FLOWS_TICKETS_PRODUCE_PER_S", "5".to_owned()),
+            ("SLUICEGATE_FLOWS_CDC_ENABLED", "true".to_owned()),
+            ("SLUICEGATE_FLOWS_CDC_TOPICS", changes),
+            ("SLUICEGATE_FLOWS_CDC_GROUP_ID", topic("cdc")),
         ]);
         assert_eq!(Instance::start_with(&settings, &["init"]).wait(MINUTE), Some(0));
         let instance = Instance::start(&settings);
@@ -228,17 +243,39 @@ impl Run {
         Run { instance, settings }
     }
 
-    /// Made-up records of each flow, at this rate each, and some that nobody can read.
+    /// Made-up records of each flow, at this rate each where the program makes them up, some that nobody can read, and
+    /// one that stops its key.
     fn produce(&self, count: u64, rate: u64) -> Vec<Instance> {
-        let topic = &self.settings["SLUICEGATE_FLOWS_STATUS_TOPIC"];
-        let producer = sluicegate::kafka::Producer::new(&support::brokers(), &Default::default(), topic).unwrap();
-        (0..20).for_each(|_| producer.send(Some(0), None, b"no Avro").unwrap());
-        producer.finish();
+        let send = |topic: &str, partition: Option<i32>, records: &[(Option<String>, String)]| {
+            let topic = &self.settings[topic];
+            let producer = sluicegate::kafka::Producer::new(&support::brokers(), &Default::default(), topic).unwrap();
+            let send = |(key, payload): &(Option<String>, String)| {
+                producer.send(partition, key.as_deref().map(str::as_bytes), payload.as_bytes()).unwrap();
+            };
+            records.iter().for_each(send);
+            producer.finish();
+        };
+        send("SLUICEGATE_FLOWS_STATUS_TOPIC", Some(0), &vec![(None, "no Avro".to_owned()); 20]);
+        send("SLUICEGATE_FLOWS_TICKETS_TOPIC", None, &[(Some("stopped".to_owned()), "no JSON".to_owned())]);
+        send("SLUICEGATE_FLOWS_CDC_TOPICS", None, &changes());
         let (count, rate) = (count.to_string(), rate.to_string());
         let produce =
             |flow: &str| Instance::start_with(&self.settings, &["produce", flow, "--count", &count, "--rate", &rate]);
-        RUN.map(produce).into()
+        MADE_UP.map(produce).into()
     }
+}
+
+/// What a connector tells of a table: each row is inserted and changed, and every fourth deleted again.
+fn changes() -> Vec<(Option<String>, String)> {
+    let change = |number: i64| {
+        let (id, step) = (number % THINGS, number / THINGS);
+        let (op, row) = (["c", "u", "d"][step as usize], json!({ "id": id, "name": format!("{id} at {step}") }));
+        let (before, after) = if op == "d" { (row, Value::Null) } else { (Value::Null, row) };
+        let source = json!({ "schema": "public", "table": "things", "lsn": number + 1, "txId": number + 1 });
+        let payload = json!({ "before": before, "after": after, "source": source, "op": op });
+        (Some(json!({ "id": id }).to_string()), payload.to_string())
+    };
+    (0..3 * THINGS).filter(|number| number / THINGS < 2 || number % 4 == 0).map(change).collect()
 }
 
 #[test]
@@ -255,7 +292,10 @@ fn each_query_and_each_alert_is_answered_with_what_a_real_run_exports() {
             name == "sluicegate_outcomes_total" && labels.contains(&("flow".to_owned(), flow.to_owned()))
         })
     };
-    wait_for("outcomes", MINUTE, || (outcomes("orders") && outcomes("events")).then_some(()));
+    let deciding = ["orders", "events", "tickets", "cdc"];
+    wait_for("outcomes", MINUTE, || deciding.iter().all(|flow| outcomes(flow)).then_some(()));
+    let held = || exported().value("sluicegate_held_keys", &[("flow", "tickets")]);
+    wait_for("a key that is stopped", MINUTE, || (held() == Some(1.0)).then_some(()));
     let exported = exported();
     for (place, expression) in expressions() {
         check_names(&place, &expression, &exported);
@@ -274,9 +314,7 @@ fn each_query_and_each_alert_is_answered_with_what_a_real_run_exports() {
     for board in boards() {
         for panel in &board.panels {
             for (query, legend) in &panel.queries {
-                let flow = board.flow.filter(|flow| !RUN.contains(flow));
                 let query = query.replace("$__rate_interval", "10s");
-                let query = flow.map_or(query.clone(), |flow| query.replace(flow, RUN[0]));
                 let answer = server.ask(&query).unwrap_or_else(|error| panic!("{}: {query}: {error}", panel.title));
                 if answer.is_empty() && panel.data == Data::Always {
                     silent.push(format!("{}: {}, {legend}: {query}", board.name, panel.title));
@@ -294,9 +332,14 @@ fn each_query_and_each_alert_is_answered_with_what_a_real_run_exports() {
     let unwell: Vec<&Value> = rules.iter().filter(|rule| rule["health"] == "err").collect();
     assert!(unwell.is_empty(), "{unwell:?}");
     let reading = |query: &str| server.ask(query).expect("an answer")[0]["value"][1].as_str().unwrap_or("").to_owned();
-    assert_eq!(reading("sum(sluicegate_ready)"), "1");
-    let letters = reading("sum(sluicegate_letters_by_reason_total{flow=\"status\"})");
-    assert_eq!(letters, "20", "as many as were no Avro");
+    assert_eq!(reading("sum(sluicegate_ready{job=\"sluicegate\"})"), "1");
+    for (flow, count, what) in
+        [("status", "20", "as many as were no Avro"), ("tickets", "1", "the one that stopped its key")]
+    {
+        for name in ["sluicegate_letters_by_reason_total", "sluicegate_letters_written_total"] {
+            assert_eq!(reading(&format!("sum({name}{{flow=\"{flow}\"}})")), count, "{name}: {what}");
+        }
+    }
     drop(producers);
 }
 

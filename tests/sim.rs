@@ -142,7 +142,7 @@ impl Scenario {
         let (stopper, stop) = Stop::new(&clock, GRACE);
         let (track, ended) = (Track::new("sim"), Arc::new(Mutex::new(None)));
         let source = SimSource { broker: self.broker.clone(), member: number as u64, is_lost: false };
-        let sink = Arc::new(SimSink(self.database.clone()));
+        let sink = Arc::new(SimSink { database: self.database.clone(), batch_bytes_max: self.policy.batch_bytes_max });
         let (world, policy, done, its_track) = (self.world.clone(), self.policy.clone(), ended.clone(), track.clone());
         self.world.spawn(
             number,

@@ -2,15 +2,18 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::config::Sources;
 use sluicegate::engine::{Batch, Claim, Claims, Outcome, Sink, Wanted};
 use sluicegate::flow::{Apply, Fate, Replay, TicketRows, Tickets};
+use sluicegate::pg::held::{self, Behind, ToPark};
 use sluicegate::record::{NoHeaders, Partition, Record};
 use sluicegate::track::Track;
 use support::connect;
+use support::random::Random;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -54,6 +57,7 @@ impl Desk {
         for (index, (order, sequence, status)) in tickets.iter().enumerate() {
             let payload = match *status {
                 "bad" => "{".to_owned(),
+                "strange" => ticket("another", *sequence, "x"),
                 status => ticket(order, *sequence, status),
             };
             let record = Record {
@@ -84,6 +88,25 @@ impl Desk {
         connect(&self.url).query(sql, &[]).expect(sql).iter().map(|row| row.get(0)).collect()
     }
 
+    fn number(&self, sql: &str) -> i64 {
+        connect(&self.url).query_one(sql, &[]).expect(sql).get(0)
+    }
+
+    /// Rows that do not follow on the one before of their order.
+    fn out_of_order(&self) -> Vec<String> {
+        self.texts(
+            "SELECT order_id || sequence FROM (SELECT order_id, sequence,
+            lag(sequence, 1, 0::bigint) OVER (PARTITION BY order_id ORDER BY place) AS former FROM tickets) AS pairs
+            WHERE sequence <> former + 1",
+        )
+    }
+
+    /// Whatever the table was refusing, it takes now.
+    fn put_right(&self) {
+        let sql = "ALTER TABLE tickets DROP CONSTRAINT tickets_status_check";
+        connect(&self.url).batch_execute(sql).expect("put right");
+    }
+
     /// The open letters: id and reason.
     fn open(&self) -> Vec<(i64, String)> {
         let sql = "SELECT id, reason_code FROM sluicegate_letters WHERE state = 'open' ORDER BY id";
@@ -97,8 +120,12 @@ impl Desk {
     }
 
     fn parked(&self) -> i64 {
-        let sql = "SELECT count(*) FROM sluicegate_parked";
-        connect(&self.url).query_one(sql, &[]).expect(sql).get(0)
+        self.number("SELECT count(*) FROM sluicegate_parked")
+    }
+
+    /// Whether nothing is held back, and no letter waits for anybody.
+    fn is_clear(&self) -> bool {
+        self.held().is_empty() && self.parked() == 0 && self.open().is_empty()
     }
 
     fn replay(&self, id: i64) -> Fate {
@@ -128,7 +155,7 @@ fn what_postgresql_refuses_stops_its_key_until_the_letter_is_replayed_and_all_fo
     assert!(matches!(desk.replay(open[0].0), Fate::Refused(cause) if cause.code == "pg.23514"));
     assert_eq!((desk.open().len(), desk.parked()), (1, 3), "nothing has changed");
 
-    connect(&desk.url).batch_execute("ALTER TABLE tickets DROP CONSTRAINT tickets_status_check").expect("put right");
+    desk.put_right();
     let fates = desk.sink.replay(&[open[0].0], true).expect("tried");
     assert_eq!((&fates[&open[0].0], desk.parked()), (&Fate::Replayed, 3), "a trial changes nothing");
     assert_eq!(desk.replay(open[0].0), Fate::Replayed);
@@ -153,6 +180,80 @@ fn a_gap_stops_its_key_what_fills_it_goes_on_and_then_the_letter_does() {
     assert_eq!(desk.replay(id), Fate::Replayed);
     assert_eq!(desk.written()[4..], ["a4", "a5"]);
     assert_eq!((desk.held().len(), desk.parked(), desk.open().len()), (0, 0, 0));
+}
+
+#[test]
+fn a_gap_may_be_filled_in_any_order() {
+    let mut desk = Desk::new("any_order", &[]);
+    // In one transaction, and in one each.
+    desk.take(&[("a", 1, "x"), ("a", 4, "x"), ("a", 3, "x"), ("a", 5, "x"), ("a", 2, "x")]);
+    for sequence in [1, 7, 6, 4, 5, 8, 3, 2] {
+        desk.take(&[("b", sequence, "x")]);
+    }
+    assert_eq!(desk.written(), ["a1", "a2", "a3", "b1", "b2", "b3", "b4", "b5", "b6"]);
+    assert_eq!(desk.held(), ["a t/0/1 tickets.gap", "b t/0/6 tickets.gap"]);
+    desk.open().iter().for_each(|(id, _)| assert_eq!(desk.replay(*id), Fate::Replayed));
+    assert_eq!(desk.written()[9..], ["a4", "a5", "b7", "b8"]);
+    assert!(desk.is_clear());
+    // And where the gap only comes to be seen when its key goes on.
+    desk.take(&[("c", 1, "refused"), ("c", 5, "x"), ("c", 4, "x"), ("c", 3, "x"), ("c", 2, "x"), ("c", 3, "x")]);
+    desk.put_right();
+    assert_eq!(desk.replay(desk.open()[0].0), Fate::Replayed);
+    assert_eq!(desk.written()[13..], ["c1", "c2", "c3", "c4"]);
+    assert_eq!(desk.replay(desk.open()[0].0), Fate::Replayed);
+    assert_eq!(desk.written()[17..], ["c5"]);
+    assert!(desk.is_clear());
+}
+
+#[test]
+fn what_fills_a_gap_and_is_refused_says_so_in_a_letter_of_its_own() {
+    let mut desk = Desk::new("refused_filler", &[]);
+    desk.take(&[("a", 1, "x"), ("a", 4, "x"), ("a", 2, "refused"), ("a", 3, "x")]);
+    let open = desk.open();
+    let codes: Vec<&str> = open.iter().map(|(_, code)| code.as_str()).collect();
+    assert_eq!((codes, desk.parked()), (vec!["tickets.gap", "pg.23514"], 1));
+    assert_eq!(desk.held(), ["a t/0/1 tickets.gap"]);
+    assert!(matches!(desk.replay(open[0].0), Fate::Refused(cause) if cause.code == "tickets.gap"));
+    assert!(matches!(desk.replay(open[1].0), Fate::Refused(cause) if cause.code == "pg.23514"));
+    desk.put_right();
+    assert_eq!(desk.replay(open[1].0), Fate::Replayed);
+    assert_eq!(desk.written(), ["a1", "a2", "a3"]);
+    assert_eq!(desk.replay(open[0].0), Fate::Replayed);
+    assert_eq!((desk.written(), desk.is_clear()), (["a1", "a2", "a3", "a4"].map(str::to_owned).to_vec(), true));
+}
+
+#[test]
+fn what_would_have_filled_a_gap_and_is_dropped_is_waited_for_no_more() {
+    let mut desk = Desk::new("dropped_filler", &[]);
+    desk.take(&[("a", 1, "x"), ("a", 5, "x"), ("a", 2, "refused"), ("a", 3, "x")]);
+    let open = desk.open();
+    desk.drop_letter(open[1].0);
+    assert_eq!((desk.written(), desk.parked()), (vec!["a1".to_owned(), "a3".to_owned()], 0));
+    assert_eq!(desk.held(), ["a t/0/1 tickets.gap"], "4 is still missing");
+    desk.take(&[("a", 4, "x"), ("a", 6, "x")]);
+    assert_eq!(desk.replay(open[0].0), Fate::Replayed);
+    assert_eq!(desk.written()[2..], ["a4", "a5", "a6"]);
+    assert!(desk.is_clear());
+}
+
+#[test]
+fn a_gap_that_is_dropped_and_filled_all_the_same_costs_no_other_ticket() {
+    let mut desk = Desk::new("dropped_gap", &[]);
+    desk.take(&[("a", 1, "x"), ("a", 4, "x"), ("b", 1, "x"), ("b", 4, "x"), ("b", 5, "x")]);
+    let ids: Vec<i64> = desk.open().iter().map(|(id, _)| *id).collect();
+    ids.iter().for_each(|id| desk.drop_letter(*id));
+    assert_eq!(desk.written(), ["a1", "b1", "b5"], "of b nothing more came that could have been waited for");
+    desk.take(&[("a", 2, "x"), ("a", 3, "x"), ("a", 5, "x"), ("a", 7, "x")]);
+    assert_eq!(desk.written()[3..], ["a2", "a3", "a5"]);
+    assert_eq!(desk.held(), ["a t/0/8 tickets.gap"], "6 was not dropped");
+    // Where keys are not stopped as well, and for more than one.
+    let mut desk = Desk::new("dropped_aside", &[("ON_DISORDER", "set_aside"), ("ON_FAILURE", "set_aside")]);
+    desk.take(&[("a", 1, "x"), ("a", 2, "bad"), ("a", 3, "bad"), ("a", 4, "x")]);
+    let ids: Vec<i64> = desk.open().iter().map(|(id, _)| *id).collect();
+    assert_eq!(desk.sink.drop_letters(&ids[..2], false).expect("answered"), 2);
+    assert_eq!(desk.replay(ids[2]), Fate::Replayed);
+    desk.take(&[("a", 5, "x"), ("a", 7, "x")]);
+    assert_eq!((desk.written().len(), desk.open().len()), (3, 1));
 }
 
 #[test]
@@ -190,6 +291,23 @@ fn a_repeat_that_is_dropped_leaves_no_gap() {
 }
 
 #[test]
+fn what_is_of_no_order_or_of_another_one_is_dropped_and_leaves_nothing() {
+    let mut desk = Desk::new("junk", &[]);
+    let mut random = Random(12);
+    // No index takes it.
+    let long: String = (0..20_000).map(|_| char::from(b'!' + random.below(90) as u8)).collect();
+    desk.take(&[(&long, 1, "x"), (" ", 1, "bad"), ("a", 1, "x"), ("b", 9, "strange"), ("b", 2, "x"), ("a", 2, "x")]);
+    assert_eq!(desk.written(), ["a1", "a2"]);
+    assert_eq!(desk.held(), ["b t/0/3 tickets.key"], "a key that no order can have is held back by nobody");
+    let open = desk.open();
+    assert!(open.len() == 3 && open.iter().all(|(_, code)| code == "tickets.key"), "{open:?}");
+    let ids: Vec<i64> = open.iter().map(|(id, _)| *id).collect();
+    assert_eq!(desk.sink.drop_letters(&ids, false).expect("answered"), 3);
+    assert_eq!(desk.texts("SELECT order_id FROM ticket_orders"), ["a"]);
+    assert_eq!(desk.held(), ["b t/0/4 tickets.gap"], "of b nothing was dropped");
+}
+
+#[test]
 fn many_parked_ones_follow_in_their_order_and_others_are_not_in_their_way() {
     let mut desk = Desk::new("many", &[]);
     desk.take(&[("a", 1, "refused"), ("b", 1, "refused")]);
@@ -200,7 +318,7 @@ fn many_parked_ones_follow_in_their_order_and_others_are_not_in_their_way() {
     }
     // Of one key one in the middle fails as well.
     assert_eq!((desk.written().len(), desk.parked()), (0, 8_000));
-    connect(&desk.url).batch_execute("ALTER TABLE tickets DROP CONSTRAINT tickets_status_check").expect("put right");
+    desk.put_right();
     let ids: Vec<i64> = desk.open().iter().map(|(id, _)| *id).collect();
     let fates = desk.sink.replay(&ids, false).expect("answered");
     assert!(fates.values().all(|fate| *fate == Fate::Replayed), "{fates:?}");
@@ -212,11 +330,103 @@ fn many_parked_ones_follow_in_their_order_and_others_are_not_in_their_way() {
     assert_eq!((desk.held().len(), desk.open().len(), desk.parked()), (2, 2, 2 * (4_001 - 13)));
     connect(&desk.url).batch_execute("ALTER TABLE tickets DROP CONSTRAINT tickets_sequence_check").expect("put right");
     desk.open().iter().for_each(|(id, _)| assert_eq!(desk.replay(*id), Fate::Replayed));
-    let out_of_order = "SELECT order_id || sequence FROM (SELECT order_id, sequence,
-        lag(sequence, 1, 0::bigint) OVER (PARTITION BY order_id ORDER BY place) AS former FROM tickets) AS pairs
-        WHERE sequence <> former + 1";
-    assert_eq!(desk.texts(out_of_order), [""; 0]);
+    assert_eq!(desk.out_of_order(), [""; 0]);
     assert_eq!((desk.written().len(), desk.parked(), desk.held().len()), (8_002, 0, 0));
+}
+
+#[test]
+fn what_is_more_than_one_transaction_takes_goes_on_in_others_and_nothing_gets_before_it() {
+    const PARKED: i64 = 12_000;
+    let mut desk = Desk::new("more", &[]);
+    desk.take(&[("a", 1, "refused"), ("b", 1, "x")]);
+    for first in (2..PARKED + 2).step_by(2_000) {
+        let tickets: Vec<_> = (first..first + 2_000).map(|sequence| ("a", sequence, "x")).collect();
+        desk.take(&tickets);
+    }
+    let sql = "ALTER TABLE tickets DROP CONSTRAINT tickets_sequence_check";
+    connect(&desk.url).batch_execute(sql).expect("put right");
+    desk.put_right();
+    assert!(!desk.sink.go_on().expect("answered"), "nothing has its turn yet");
+    let fates = desk.sink.replay(&[desk.open()[0].0], true).expect("tried");
+    assert_eq!((fates.len(), desk.parked(), desk.held().len()), (1, PARKED, 1), "a trial changes nothing");
+    assert_eq!(desk.replay(desk.open()[0].0), Fate::Replayed);
+    assert_eq!((desk.parked(), desk.held()), (2_000, vec!["a  following".to_owned()]));
+    // What comes meanwhile is behind it, and others are in nobody's way.
+    desk.take(&[("a", PARKED + 2, "x"), ("b", 2, "x")]);
+    assert_eq!((desk.parked(), desk.written().len() as i64), (2_001, PARKED - 2_000 + 3));
+    // Who has a key at hand keeps it.
+    let mut other = connect(&desk.url);
+    let mut theirs = other.transaction().expect("a transaction");
+    theirs.batch_execute("SELECT FROM sluicegate_held FOR UPDATE").expect("locked");
+    assert!(!desk.sink.go_on().expect("answered"));
+    drop(theirs);
+    while desk.sink.go_on().expect("answered") {}
+    assert_eq!((desk.written().len() as i64, desk.out_of_order().len()), (PARKED + 4, 0));
+    assert!(desk.is_clear());
+    assert_eq!(desk.track.outcomes()["processed"] as i64, PARKED + 4, "each was counted once");
+}
+
+#[test]
+fn parked_records_are_in_memory_by_their_bytes() {
+    let desk = Desk::new("bytes", &[]);
+    let database = support::database(&desk.url, SOON, SOON);
+    let mut session = database.session().expect("a session");
+    let mut work = session.begin().expect("a transaction");
+    let mut parked = ToPark::default();
+    for number in 0..20 {
+        parked.add(b"a", vec![1; 1 << 20], Some(number));
+        parked.add(b"b", vec![1; if number == 0 { 20 << 20 } else { 1 }], Some(number));
+    }
+    held::park(&mut work, "tickets", &parked).expect("parked");
+    let keys = || [b"a".to_vec(), b"b".to_vec()];
+    let mut places: BTreeMap<Vec<u8>, i64> = keys().map(|key| (key, i64::MIN)).into();
+    let mut behind: BTreeMap<Vec<u8>, Behind> = keys().map(|key| (key, Behind { number: -1, floor: -1 })).into();
+    for expected in [8, 8, 5, 19, 0] {
+        let walked = held::walk(&mut work, "tickets", &places).expect("a page");
+        let next = held::next(&mut work, "tickets", &behind).expect("a page");
+        assert_eq!((walked.len(), next.len()), (expected, expected), "8 MiB, and what goes beyond them is the last");
+        for (walked, next) in walked.iter().zip(next) {
+            let (key, place): (Vec<u8>, i64) = (walked.get(0), walked.get(1));
+            assert_eq!((next.get(0), next.get(1)), (key.clone(), place));
+            places.insert(key.clone(), place);
+            // They lie by turns, from the first place on.
+            let number = (place - 1) / 2;
+            behind.insert(key, Behind { number, floor: number });
+        }
+    }
+}
+
+#[test]
+fn a_letter_that_is_refused_among_others_makes_nothing_count_twice() {
+    let mut desk = Desk::new("counts", &[]);
+    desk.take(&[("a", 1, "refused"), ("a", 2, "x"), ("a", 3, "bad"), ("b", 1, "bad"), ("b", 2, "x")]);
+    desk.put_right();
+    let before = (desk.track.outcomes(), desk.track.letters());
+    let ids: Vec<i64> = desk.open().iter().map(|(id, _)| *id).collect();
+    let fates = desk.sink.replay(&ids, false).expect("answered");
+    assert_eq!(fates.values().filter(|fate| **fate == Fate::Replayed).count(), 1, "{fates:?}");
+    assert_eq!(desk.written(), ["a1", "a2"]);
+    let more =
+        |word: &str| desk.track.outcomes().get(word).copied().unwrap_or(0) - before.0.get(word).copied().unwrap_or(0);
+    assert_eq!((more("processed"), more("rejected_invalid"), more("parked")), (2, 1, 0));
+    let letters = desk.track.letters();
+    assert_eq!(letters["tickets.invalid"] - before.1["tickets.invalid"], 1);
+    assert_eq!(letters["pg.23514"], before.1["pg.23514"]);
+}
+
+#[test]
+fn a_row_that_somebody_wrote_by_hand_is_compared_as_it_is() {
+    let mut desk = Desk::new("by_hand", &[]);
+    desk.take(&[("a", 1, "x"), ("b", 1, "x")]);
+    let sql = "ALTER TABLE tickets ALTER price TYPE numeric(14, 4); UPDATE tickets SET customer_id = NULL WHERE order_id = 'b'";
+    connect(&desk.url).batch_execute(sql).expect("changed");
+    desk.take(&[("a", 1, "x"), ("b", 1, "x"), ("a", 2, "x")]);
+    let codes: Vec<String> = desk.open().into_iter().map(|(_, code)| code).collect();
+    assert_eq!((codes, desk.track.outcomes()["duplicate"]), (vec!["tickets.repeat".to_owned()], 1));
+    let sql = "UPDATE tickets SET price = 12.5001, customer_id = 'c'";
+    connect(&desk.url).batch_execute(sql).expect("changed");
+    desk.take(&[("a", 2, "x")]);
+    assert_eq!(desk.open().len(), 2, "another price is another price");
 }
 
 #[test]
@@ -258,13 +468,52 @@ fn accepted_disorder_is_written_and_counted() {
 #[test]
 fn what_is_held_back_is_there_to_be_seen() {
     let mut desk = Desk::new("seen", &[]);
-    desk.take(&[("a", 2, "x"), ("a", 3, "x"), ("b", 1, "bad"), ("b", 2, "x"), ("b", 3, "x"), ("c", 1, "x")]);
+    desk.take(&[("a", 2, "x"), ("a", 3, "x"), ("b", 1, "bad"), ("b", 2, "x"), ("b", 3, "bad"), ("c", 1, "x")]);
     let sql = "UPDATE sluicegate_held SET since = now() - interval '90 seconds' WHERE key = 'b'";
     connect(&desk.url).batch_execute(sql).expect("aged");
-    assert_eq!(desk.sink.holds(&[(desk.claim.clone(), desk.next)]).expect("answered"), [true]);
+    desk.sink.count_held().expect("counted");
     let seen = (desk.track.held_keys.get(), desk.track.parked_records.get());
     assert_eq!(seen, (2, 3));
     assert!(desk.track.held_oldest_s.get() >= 90);
+    // The next head of a key has not waited for what the one before it has.
+    desk.drop_letter(desk.open()[1].0);
+    desk.sink.count_held().expect("counted");
+    assert_eq!((desk.held().len(), desk.track.held_oldest_s.get() < 90), (2, true));
+}
+
+#[test]
+fn that_it_cannot_be_counted_what_is_held_is_nothing_to_whom_the_ledger_asks() {
+    let mut desk = Desk::new("uncounted", &[]);
+    desk.take(&[("a", 1, "bad"), ("a", 2, "x")]);
+    connect(&desk.url).batch_execute("ALTER TABLE sluicegate_parked RENAME TO elsewhere").expect("renamed");
+    assert!(desk.sink.count_held().is_err());
+    assert_eq!(desk.sink.holds(&[(desk.claim.clone(), desk.next)]).expect("answered"), [true]);
+}
+
+#[test]
+fn who_waits_while_a_key_goes_from_one_head_to_the_next_waits_for_that_one_too() {
+    let mut desk = Desk::new("from_head_to_head", &[("ON_DISORDER", "accept")]);
+    desk.take(&[("a", 1, "x"), ("a", 2, "refused"), ("a", 3, "x"), ("a", 4, "refused"), ("a", 5, "x")]);
+    let (id, batch) = (desk.open()[0].0, desk.batch(&[("a", 6, "x")]));
+    let mut other = connect(&desk.url);
+    let mut gate = other.transaction().expect("a transaction");
+    gate.batch_execute("SELECT FROM ticket_orders FOR UPDATE").expect("locked");
+    let waiting = |count: i64| {
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        support::wait_for("others to wait", SOON, || (desk.number(waits) == count).then_some(()));
+    };
+    std::thread::scope(|scope| {
+        let drops = scope.spawn(|| desk.drop_letter(id));
+        waiting(1);
+        let writes = scope.spawn(|| desk.sink.apply(&mut None, &[batch]));
+        waiting(2);
+        gate.commit().expect("committed");
+        drops.join().expect("dropped");
+        assert_eq!(writes.join().expect("it lives").expect("applied"), [Outcome::Written]);
+    });
+    assert_eq!(desk.written(), ["a1", "a3"]);
+    assert_eq!((desk.held(), desk.parked()), (vec!["a t/0/3 pg.23514".to_owned()], 2));
 }
 
 #[test]

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use sluicegate::kafka::Producer;
 use support::random::Random;
 use support::{Instance, connect, unique, wait_for};
@@ -177,6 +180,23 @@ fn a_failing_ticket_stops_its_order_alone_and_the_letter_frees_it() {
 }
 
 #[test]
+fn what_is_parked_and_has_its_turn_goes_on_by_itself_where_the_flow_runs() {
+    let office = Office::new("by_itself").with("SLUICEGATE_FLOWS_TICKETS_ON_DISORDER", "accept");
+    let producer = Producer::new(&support::brokers(), &Default::default(), &office.topic).expect("a producer");
+    producer.send(None, Some(b"a"), b"{").expect("sent");
+    (2..=5).for_each(|sequence| producer.send(None, Some(b"a"), ticket("a", sequence).as_bytes()).expect("sent"));
+    let _instance = office.start();
+    let parked = || office.number("SELECT count(*) FROM sluicegate_parked");
+    wait_for("what is parked", SOON, || (parked() == 4).then_some(()));
+    // As a replay of far more leaves it, whose process then ends.
+    let sql = "UPDATE sluicegate_held SET head = '', reason_code = 'following'";
+    connect(&office.url).batch_execute(sql).expect("updated");
+    office.wait_rows(4, SOON);
+    wait_for("nothing to be held", SOON, || (office.number("SELECT count(*) FROM sluicegate_held") == 0).then_some(()));
+    assert_eq!((parked(), office.rows()), (0, 4));
+}
+
+#[test]
 fn letters_of_tickets_are_not_dropped_where_the_flow_is_not_at_hand() {
     let office = Office::new("strange");
     let producer = Producer::new(&support::brokers(), &Default::default(), &office.topic).expect("a producer");
@@ -260,4 +280,53 @@ fn a_producer_waits_for_kafka_and_loses_no_ticket() {
     office.wait_rows(1_000, MINUTES);
     office.check_orders();
     support::services(&["kafka", "stop", &directory]);
+}
+
+/// A broker that takes no record until it is told to: whoever sends is told to send again.
+struct Refusing(MockCluster<'static, DefaultProducerContext>);
+
+impl Refusing {
+    fn new(topic: &str) -> Refusing {
+        let cluster = MockCluster::new(1).expect("a broker");
+        cluster.create_topic(topic, PARTITIONS, 1).expect("a topic");
+        let again = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 10_000];
+        cluster.request_errors(RDKafkaApiKey::Produce, &again);
+        Refusing(cluster)
+    }
+
+    fn produce(&self, topic: &str, arguments: &[&str]) -> Instance {
+        let settings = HashMap::from([
+            ("KAFKA_BROKERS", self.0.bootstrap_servers()),
+            ("DB_URL", "postgres://nobody@127.0.0.1:1/nothing".to_owned()),
+            ("SLUICEGATE_FLOWS_TICKETS_TOPIC", topic.to_owned()),
+        ]);
+        Instance::start_with(&settings, &[&["produce", "tickets", "--serve"], arguments].concat())
+    }
+}
+
+#[test]
+fn a_service_that_has_sent_its_last_ticket_waits_until_kafka_takes_it() {
+    let topic = unique("refused");
+    // All sent at once, or each when the one before it is there.
+    for more in [&["--count", "50"][..], &["--count", "5", "--sync"]] {
+        let broker = Refusing::new(&topic);
+        let mut producer = broker.produce(&topic, more);
+        wait_for("trouble to be told", SOON, || {
+            let (status, body) = producer.get("/health")?;
+            (status == 503 && body.contains("kafka.silent")).then_some(())
+        });
+        assert_eq!(producer.metric("sluicegate_records_produced_total"), Some(0.0));
+        broker.0.clear_request_errors(RDKafkaApiKey::Produce);
+        assert_eq!(producer.wait(SOON), Some(0), "{}", producer.log_text());
+        assert!(producer.log_text().contains(&format!("{} records into {topic}", more[1])), "{}", producer.log_text());
+    }
+    // Told to stop, it says what it could not bring home; so does one whose time is over, when it is told.
+    for more in [&["--count", "50"][..], &["--duration", "1s", "--sync"]] {
+        let broker = Refusing::new(&topic);
+        let mut producer = broker.produce(&topic, more);
+        wait_for("trouble to be told", SOON, || producer.get("/health").filter(|(status, _)| *status == 503));
+        producer.signal("TERM");
+        assert_eq!(producer.wait(SOON), Some(1));
+        assert!(producer.log_text().contains("records were not acknowledged"), "{}", producer.log_text());
+    }
 }

@@ -145,11 +145,18 @@ fn a_collector_gets_the_way_of_each_batch_and_the_traces_that_its_records_belong
     let exported = || instance.metric("sluicegate_spans_exported_total").filter(|count| *count == batches as f64);
     wait_for("as many counted", MINUTE, exported);
     assert_eq!(instance.metric("sluicegate_spans_dropped_total"), Some(0.0));
-    // What is under way when it is told to stop is sent too.
+    // What is under way when it is told to stop is sent too, however long it takes: here it waits for a lock.
+    let mut client = support::connect(&world.url);
+    let mut lock = client.transaction().unwrap();
+    lock.batch_execute("LOCK TABLE processed_seed_status").unwrap();
     world.produce(6);
     world.flush();
-    world.wait_written(MINUTE);
+    let under_way = || instance.metric("sluicegate_batches_in_flight").filter(|count| *count == 6.0);
+    wait_for("batches under way", MINUTE, under_way);
     instance.signal("TERM");
+    wait_for("the order to be heard", MINUTE, || instance.log_text().contains("stopping, within").then_some(()));
+    std::thread::sleep(Duration::from_secs(1));
+    lock.rollback().unwrap();
     assert_eq!(instance.wait(MINUTE), Some(0));
     assert_eq!(rows(&collector.spans()), 606);
     world.check();

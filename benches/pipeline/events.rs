@@ -142,14 +142,8 @@ pub fn steady(stage: &Stage, rounds: u64) -> Vec<(String, Latency)> {
             let topic = new_topic(stage);
             clean(stage);
             let settings = settings(stage, contender, &topic);
-            let offer = Offer {
-                flow: "events",
-                topic: &topic,
-                partitions: PARTITIONS,
-                settings: &settings,
-                payload: &payload,
-                key: &|_| None,
-            };
+            let offer =
+                Offer { flow: "events", topic: &topic, partitions: PARTITIONS, settings: &settings, payload: &payload };
             let latency = latency::measure(stage, &offer, STEADY_PER_S, STEADY_S);
             println!(
                 "round {round}  {:<11} p50 {:.0} ms, p99 {:.0} ms",

@@ -76,7 +76,6 @@ pub struct Offer<'a> {
     pub partitions: u32,
     pub settings: &'a Settings,
     pub payload: &'a (dyn Fn(u64, &mut Vec<u8>) + Sync),
-    pub key: &'a (dyn Fn(u64) -> Option<String> + Sync),
 }
 
 /// Of status records, at a share of what was reached.
@@ -90,7 +89,6 @@ pub fn at_percent(stage: &Stage, load: &Load, percent: u32, reached_per_s: f64, 
         partitions: load.partitions,
         settings: &stage.settings(load, &topic),
         payload: &|number, out| payloads.append(number, out),
-        key: &|_| None,
     };
     let rate = reached_per_s * f64::from(percent) / 100.0;
     let latency = measure(stage, &offer, rate, measured_s);
@@ -154,9 +152,7 @@ fn produce(stage: &Stage, offer: &Offer<'_>, places: &Places, rate: f64, begin: 
         while number < due {
             payload.clear();
             (offer.payload)(number, &mut payload);
-            let key = (offer.key)(number);
-            let key = key.as_deref().map(str::as_bytes);
-            producer.send(Some(places.partition(number)), key, &payload).expect("the broker takes records");
+            producer.send(Some(places.partition(number)), None, &payload).expect("the broker takes records");
             number += 1;
         }
         std::thread::sleep(TURN);

@@ -24,6 +24,7 @@ mod orders;
 mod peers;
 mod plot;
 mod process;
+mod produced;
 mod program;
 mod publish;
 mod records;
@@ -180,8 +181,9 @@ fn measure(stage: &Stage, options: &Options) -> Results {
     };
     if options.wants(Part::Tickets) {
         let runs = tickets::measure(stage, &load, options.rounds);
-        let steady = tickets::steady(stage, options.rounds);
-        results.tickets = Some(Tickets { load, runs, steady });
+        let steady = tickets::steady(stage, options.rounds, options.ticket_seconds);
+        let hour = Some(tickets::hour(stage, options.ticket_seconds));
+        results.tickets = Some(Tickets { load, runs, steady, hour });
     }
     results
 }

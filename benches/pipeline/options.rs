@@ -35,6 +35,9 @@ pub struct Options {
     /// Tickets of a round of the tickets flow
     #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(10_000..))]
     pub tickets: u64,
+    /// Seconds for which tickets come at a steady rate
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..))]
+    pub ticket_seconds: u64,
     /// Partitions of the topic
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub partitions: u32,
@@ -77,7 +80,7 @@ pub enum Part {
     Events,
     /// Change events a second, beside Debezium's JDBC sink
     Cdc,
-    /// Tickets a second with their orders checked, and from produced to visible at 100 a second
+    /// Tickets a second with their orders checked, from produced to visible at 100 a second, and an hour of that in a minute
     Tickets,
 }
 

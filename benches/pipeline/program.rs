@@ -24,8 +24,13 @@ pub struct Program {
 
 impl Program {
     pub fn start(settings: &Settings) -> Program {
+        Program::start_with(settings, &["run"])
+    }
+
+    pub fn start_with(settings: &Settings, arguments: &[&str]) -> Program {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-        let mut command = command(settings, &["run"]);
+        let mut command = command(settings, arguments);
+        command.stdout(Stdio::null());
         command.env("SERVER_PORT", free.port().to_string());
         let began = Instant::now();
         Program { child: command.spawn().expect("it starts"), port: free.port(), began }
@@ -121,10 +126,15 @@ impl Program {
     }
 
     /// As an operator stops it.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         let _ = Command::new("kill").arg(self.pid().to_string()).status();
+        self.await_end();
+    }
+
+    /// Until it has ended, well.
+    pub fn await_end(mut self) {
         let status = self.child.wait().expect("it ends");
-        assert!(status.success(), "sluicegate run: {status}");
+        assert!(status.success(), "sluicegate: {status}");
     }
 }
 
@@ -168,7 +178,7 @@ pub const OTHER_WORK: &str = "intake, HTTP, the rest";
 
 /// What a thread of the program does, by its name.
 fn work_of(thread: &str) -> &'static str {
-    match ["status-", "orders-", "events-", "cdc-"].iter().find_map(|flow| thread.strip_prefix(flow)) {
+    match ["status-", "orders-", "events-", "tickets-", "cdc-"].iter().find_map(|flow| thread.strip_prefix(flow)) {
         Some(number) if number.parse::<u32>().is_ok() => DECODING,
         Some(writer) if writer.starts_with("writer") => WRITING,
         Some("relay") => TELLING,

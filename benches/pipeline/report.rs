@@ -40,7 +40,7 @@ pub fn rounds(results: &Results) -> Option<String> {
     for contender in Contender::ALL.into_iter().filter(|contender| contender.writes()) {
         let Some(rate) = spread(of(contender).map(|run| run.rows_per_s)) else { continue };
         let ratio = spread(ratios(results.rounds.iter(), contender.name(), Contender::RawCopy.name()));
-        let peak_mb = spread(of(contender).filter_map(|run| run.memory_peak_mb)).map(|peak| peak.high);
+        let [own, kafka, postgres, peak] = costs(of(contender));
         table.row([
             contender.name().to_owned(),
             thousands(rate.median),
@@ -49,10 +49,10 @@ pub fn rounds(results: &Results) -> Option<String> {
                 Some(Spread { median, low, high }) if low < high => format!("{median:.2} ({low:.2} .. {high:.2})"),
                 ratio => number(ratio.map(|ratio| ratio.median), 2),
             },
-            number(cpu_s(of(contender), |run| Some(run.cpu_s)), 2),
-            number(cpu_s(of(contender), |run| run.kafka_cpu_s), 2),
-            number(cpu_s(of(contender), |run| run.postgres_cpu_s), 2),
-            number(peak_mb, 0),
+            own,
+            kafka,
+            postgres,
+            peak,
         ]);
     }
     if table.rows.is_empty() {
@@ -246,6 +246,18 @@ pub fn away(results: &Results) -> Option<String> {
 /// CPU seconds for a million rows.
 fn cpu_s<'a>(runs: impl Iterator<Item = &'a Run>, of: impl Fn(&Run) -> Option<f64>) -> Option<f64> {
     median(runs.filter_map(|run| of(run).map(|cpu_s| cpu_s * 1e6 / run.rows as f64)))
+}
+
+/// What runs cost, in the cells of a table: CPU seconds of the contender itself, of Kafka and of PostgreSQL, and the
+/// highest peak of memory.
+fn costs<'a>(runs: impl Iterator<Item = &'a Run> + Clone) -> [String; 4] {
+    let peak = spread(runs.clone().filter_map(|run| run.memory_peak_mb)).map(|peak| peak.high);
+    [
+        number(cpu_s(runs.clone(), |run| Some(run.cpu_s)), 2),
+        number(cpu_s(runs.clone(), |run| run.kafka_cpu_s), 2),
+        number(cpu_s(runs, |run| run.postgres_cpu_s), 2),
+        number(peak, 0),
+    ]
 }
 
 fn number(value: Option<f64>, decimals: usize) -> String {

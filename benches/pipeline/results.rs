@@ -41,12 +41,26 @@ pub struct Changes {
     pub runs: Vec<Run>,
 }
 
-/// Of the tickets flow: what its runs were run on, and latency at a steady rate.
+/// Of the tickets flow: what its runs were run on, latency at a steady rate, and an hour of that rate in a minute.
 #[derive(Serialize, Deserialize)]
 pub struct Tickets {
     pub load: Load,
     pub runs: Vec<Run>,
     pub steady: Vec<Latency>,
+    pub hour: Option<(Latency, Memory)>,
+}
+
+/// What two processes held, look by look, while one of them produced.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Memory {
+    pub producer_mb: Vec<f64>,
+    pub consumer_mb: Vec<f64>,
+}
+
+/// The median of the first third of the looks, and of the last.
+pub fn thirds(looks_mb: &[f64]) -> Option<(f64, f64)> {
+    let third = looks_mb.len().div_ceil(3);
+    Some((median(looks_mb.iter().take(third).copied())?, median(looks_mb.iter().rev().take(third).copied())?))
 }
 
 /// Of the events flow: what its runs were run on, and latency at a steady rate, by contender.

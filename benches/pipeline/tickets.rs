@@ -4,7 +4,8 @@
 //!   writers. Nothing is read, decided or checked.
 //! - `sluicegate`: the flow as it comes.
 //!
-//! And what an order sees: from produced to visible at 100 tickets a second for a minute.
+//! And what an order sees: from produced to visible at 100 tickets a second for a minute, out of `sluicegate produce`. With
+//! sixty times as many a second that minute is an hour: what the program holds in memory must not grow by it.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +14,10 @@ use sluicegate::kafka::Producer;
 
 use crate::contenders::{copy_all, in_turn};
 use crate::events::{encoded, rows};
-use crate::latency::{self, Offer};
 use crate::meter::Meter;
+use crate::produced::{self, Supply};
 use crate::program::{Program, run_to_end};
-use crate::results::{Latency, Load, Run};
+use crate::results::{Latency, Load, Memory, Run, thirds};
 use crate::stage::{Settings, Stage};
 
 /// As the flow has by default.
@@ -27,7 +28,8 @@ pub const TICKET_BYTES: usize = 210;
 /// Orders that are under way at once: so many for each partition.
 const KEYS: u64 = 100 * PARTITIONS as u64;
 const STEADY_PER_S: f64 = 100.0;
-const STEADY_S: f64 = 60.0;
+const STEADY_ROUNDS_MAX: u64 = 3;
+const HOUR_FACTOR: f64 = 60.0;
 const TABLE: &str = "tickets";
 
 pub const RAW_COPY: &str = "raw copy";
@@ -114,40 +116,57 @@ fn run(stage: &Stage, load: &Load, topic: &str, contender: &str, round: u64, enc
     run
 }
 
-/// From produced to visible at a steady rate.
-pub fn steady(stage: &Stage, rounds: u64) -> Vec<Latency> {
+/// From produced to visible at a steady rate, by the real producer. More rounds than this say nothing new.
+pub fn steady(stage: &Stage, rounds: u64, seconds: u64) -> Vec<Latency> {
     let round = |round: u64| {
-        let topic = new_topic(stage);
-        clean(stage);
-        let (settings, sample) = (settings(stage, &topic), sample());
-        // The orders take turns, and there is a multiple of them for each partition: one stays where it is.
-        let offer = Offer {
-            flow: "tickets",
-            topic: &topic,
-            partitions: PARTITIONS,
-            settings: &settings,
-            payload: &|number, out| sample.payload(number, out),
-            key: &|number| sample.key(number),
-        };
-        let latency = latency::measure(stage, &offer, STEADY_PER_S, STEADY_S);
-        check(stage, latency.sent);
-        println!("round {round}  p50 {:.0} ms, p99 {:.0} ms", latency.p50_ms, latency.p99_ms);
+        let (latency, _) = produced(stage, STEADY_PER_S, seconds);
+        println!("round {round}  {STEADY_PER_S}/s  p50 {:.0} ms, p99 {:.0} ms", latency.p50_ms, latency.p99_ms);
         latency
     };
-    (1..=rounds).map(round).collect()
+    (1..=rounds.min(STEADY_ROUNDS_MAX)).map(round).collect()
+}
+
+/// As many tickets as that is in an hour, in so many seconds for each of its minutes: what memory does meanwhile.
+pub fn hour(stage: &Stage, seconds: u64) -> (Latency, Memory) {
+    let (latency, memory) = produced(stage, STEADY_PER_S * HOUR_FACTOR, seconds);
+    if let Some((first_mb, last_mb)) = thirds(&memory.consumer_mb) {
+        println!("{:.0}/s  {first_mb:.1} MB in the first third, {last_mb:.1} MB in the last", latency.records_per_s);
+    }
+    (latency, memory)
+}
+
+fn produced(stage: &Stage, per_s: f64, seconds: u64) -> (Latency, Memory) {
+    let topic = new_topic(stage);
+    clean(stage);
+    let (settings, seconds) = (settings(stage, &topic), seconds as f64);
+    let supply = Supply {
+        flow: "tickets",
+        topic: &topic,
+        partitions: PARTITIONS,
+        settings: &settings,
+        keys: KEYS,
+        per_s,
+        seconds,
+    };
+    let (latency, memory) = produced::measure(stage, &supply);
+    check(stage, latency.sent);
+    (latency, memory)
 }
 
 fn filled_topic(stage: &Stage, load: &Load) -> String {
     let (topic, sample) = (new_topic(stage), sample());
     let producer = Producer::new(&stage.brokers, &BTreeMap::new(), &topic).expect("a producer");
-    let mut json = Vec::new();
+    let (mut json, mut bytes) = (Vec::new(), 0);
     for number in 0..load.rows {
         json.clear();
         sample.payload(number, &mut json);
+        bytes += json.len();
         let key = sample.key(number).expect("an order");
         producer.send(None, Some(key.as_bytes()), &json).expect("the broker takes tickets");
     }
     let (sent, fault) = producer.finish();
     assert_eq!((sent.delivered, fault), (load.rows, None), "every ticket is in the topic");
+    let mean_bytes = bytes / load.rows as usize;
+    assert!(mean_bytes.abs_diff(TICKET_BYTES) * 20 <= TICKET_BYTES, "tickets have {mean_bytes} B");
     topic
 }

@@ -1,4 +1,5 @@
-SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, -1)
+SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, -1),
+       a.attgenerated <> '', a.attidentity = 'a'
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,2 +1,3 @@
-INSERT INTO sluicegate_parked (flow, key, record)
-SELECT $1, key, record FROM unnest($2::bytea[], $3::bytea[]) WITH ORDINALITY AS v (key, record, place) ORDER BY place
+INSERT INTO sluicegate_parked (flow, key, record, number)
+SELECT $1, key, record, number
+FROM unnest($2::bytea[], $3::bytea[], $4::bigint[]) WITH ORDINALITY AS v (key, record, number, place) ORDER BY place

@@ -20,7 +20,7 @@ BEGIN
             order_id   text COLLATE "C" NOT NULL PRIMARY KEY,
             sequence   bigint           NOT NULL CHECK (sequence >= 0),
             status     text, -- none before the first ticket
-            may_skip   boolean          NOT NULL DEFAULT false, -- the next ticket may leave some out: one was dropped
+            skip_to    bigint           NOT NULL DEFAULT 0, -- tickets up to this one may be missing: it was dropped
             updated_at timestamptz      NOT NULL DEFAULT now()
         ) WITH (fillfactor = 70);
     END IF;

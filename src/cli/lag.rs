@@ -53,9 +53,11 @@ struct Line<'a> {
     topic: &'a str,
     partition: i32,
     committed: Option<i64>,
-    end: i64,
+    end: Option<i64>,
     lag_records: Option<i64>,
     lag_seconds: Option<f64>,
+    /// Why its end is not known.
+    trouble: Option<&'a str>,
 }
 
 /// A group and what is known of its partitions.
@@ -113,9 +115,10 @@ fn lines(groups: &[Group]) -> Vec<Line<'_>> {
             topic: &place.partition.topic,
             partition: place.partition.id,
             committed: place.committed,
-            end: place.end,
+            end: place.end.as_ref().ok().copied(),
             lag_records: place.lag_records,
             lag_seconds: place.lag_ms.map(|lag_ms| lag_ms as f64 / 1e3),
+            trouble: place.end.as_ref().err().map(String::as_str),
         }));
     }
     lines
@@ -134,19 +137,21 @@ fn show(groups: &[Group], is_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A line for each partition, and one for each group with the sum and the longest wait.
+/// A line for each partition, and one for each group with the sum and the longest wait of those that are known. Behind a
+/// partition's line stands what is in the way of knowing more.
 fn table(groups: &[Group]) -> String {
-    const HEAD: [&str; 8] = ["GROUP", "STATE", "TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "BEHIND"];
+    const HEAD: [&str; 9] = ["GROUP", "STATE", "TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "BEHIND", ""];
     let unknown = || "-".to_owned();
     let number = |number: Option<i64>| number.map_or_else(unknown, |number| number.to_string());
     let behind = |seconds: Option<f64>| seconds.map_or_else(unknown, |seconds| format!("{seconds:.1} s"));
-    let mut rows: Vec<[String; 8]> = vec![HEAD.map(str::to_owned)];
+    let mut rows: Vec<[String; 9]> = vec![HEAD.map(str::to_owned)];
     for group in groups {
         let lines = lines(std::slice::from_ref(group));
         let sum = lines.iter().filter_map(|line| line.lag_records).reduce(|sum, lag| sum + lag);
         let longest = lines.iter().filter_map(|line| line.lag_seconds).reduce(f64::max);
         let (name, state) = (one_line(&group.0), one_line(&group.1));
-        rows.push([name.clone(), state, unknown(), unknown(), unknown(), unknown(), number(sum), behind(longest)]);
+        let (sum, longest) = (number(sum), behind(longest));
+        rows.push([name.clone(), state, unknown(), unknown(), unknown(), unknown(), sum, longest, String::new()]);
         rows.extend(lines.iter().map(|line| {
             [
                 name.clone(),
@@ -154,19 +159,20 @@ fn table(groups: &[Group]) -> String {
                 one_line(line.topic),
                 line.partition.to_string(),
                 number(line.committed),
-                line.end.to_string(),
+                number(line.end),
                 number(line.lag_records),
                 behind(line.lag_seconds),
+                one_line(line.trouble.unwrap_or_default()),
             ]
         }));
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; 9] = std::array::from_fn(width);
     let mut text = String::new();
     for row in &rows {
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
             // Words to the left, numbers to the right.
-            text += &if column < 3 { format!("{cell:width$}  ") } else { format!("{cell:>width$}  ") };
+            text += &if column < 3 || column == 8 { format!("{cell:width$}  ") } else { format!("{cell:>width$}  ") };
         }
         text.truncate(text.trim_end().len());
         text.push('\n');
@@ -227,14 +233,16 @@ mod tests {
         let place = |id, committed: Option<i64>, lag_records, lag_ms| Place {
             partition: Partition::new("orders", id),
             committed,
-            end: 100,
+            end: Ok(100),
             lag_records,
             lag_ms,
         };
+        let lost = Place { end: Err("it has no leader".to_owned()), ..place(3, Some(7), None, None) };
         let places = vec![
             place(0, Some(90), Some(10), Some(61_500)),
             place(1, Some(100), Some(0), Some(0)),
             place(2, None, None, None),
+            lost,
         ];
         let groups = [("a\nb".to_owned(), "Stable".to_owned(), places), ("none".into(), "Empty".into(), Vec::new())];
         let expected = "\
@@ -243,6 +251,7 @@ a\\nb   Stable  -               -          -    -   10  61.5 s
 a\\nb           orders          0         90  100   10  61.5 s
 a\\nb           orders          1        100  100    0   0.0 s
 a\\nb           orders          2          -  100    -       -
+a\\nb           orders          3          7    -    -       -  it has no leader
 none   Empty   -               -          -    -    -       -
 ";
         assert_eq!(table(&groups), expected);

@@ -269,6 +269,10 @@ fn deal(letters: &letters::Letters, flows: &[String], deal: &Deal, verb: Verb, n
         }
     }
     progress.finish();
+    if !deal.dry_run {
+        // Nobody else may be there to do it.
+        letters.go_on(&sums.flows).map_err(|fault| Failure::Failed(format!("{fault}; {}", sums.so_far())))?;
+    }
     let what = if deal.dry_run { would } else { done_to_it };
     say(&format!("{}\n", sums.told(what)));
     match sums.refused {
@@ -286,6 +290,7 @@ struct Sums {
     refused: u64,
     settled: u64,
     strange: std::collections::BTreeMap<String, u64>,
+    flows: std::collections::BTreeSet<String>,
 }
 
 impl Sums {
@@ -293,6 +298,7 @@ impl Sums {
         self.done += step.done;
         self.refused += step.refused.len() as u64;
         self.settled += step.settled;
+        self.flows.extend(step.flows);
         for (flow, count) in step.strange {
             *self.strange.entry(flow).or_default() += count;
         }

@@ -100,6 +100,9 @@ fn described(preview: &Preview) -> String {
     if !preview.by_name.is_empty() {
         lines.push(format!("by the rules for names: {}", preview.by_name.join(", ")));
     }
+    if !preview.left_out.is_empty() {
+        lines.push(format!("left out, as the table generates them: {}", preview.left_out.join(", ")));
+    }
     // A name may have line breaks of its own.
     lines.iter().map(|line| one_line(line)).collect::<Vec<String>>().join("\n")
 }

@@ -98,6 +98,12 @@ above. With any of these names, and nothing below `flows`, the file runs the cdc
 | --- | --- |
 ";
 
+    /// Of a table. A bar would end its cell, in a code span too.
+    fn line(cells: &[&str]) -> String {
+        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        format!("| {} |\n", cells.join(" | "))
+    }
+
     fn markdown() -> String {
         let mut text = HEAD.to_owned();
         let mut section = None;
@@ -117,12 +123,13 @@ above. With any of these names, and nothing below `flows`, the file runs the cdc
                 Fallback::Unset => "not set".to_owned(),
             };
             let names = key.env.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            let _ = writeln!(text, "| `{leaf}` | {} ({}) | {default} | {names} |", key.help, key.kind);
+            let what = format!("{} ({})", key.help, key.kind);
+            text += &line(&[&format!("`{leaf}`"), &what, &default, &names]);
         }
         text += REPLACED_HEAD;
         for (path, key) in replaced::names() {
             let key = key.map_or("no key: CDC.md says what becomes of it".to_owned(), |key| format!("`{key}`"));
-            let _ = writeln!(text, "| `{path}` | {key} |");
+            text += &line(&[&format!("`{path}`"), &key]);
         }
         text
     }

@@ -30,7 +30,8 @@ use check::Effective;
 use handlers::Handler;
 use keys::{KEYS, Key};
 
-/// Sessions of a flow beyond those of its writers: claims, looks at the ledger, and the relay.
+/// Sessions of a flow beyond those of its writers: claims, looks at the ledger, and by turns the relay and who looks after
+/// keys that are held.
 pub const SPARE_SESSIONS: u32 = 3;
 /// What of a flow is asked for over HTTP with sessions of its own: its endpoints, and replays of its letters.
 const CALLED_PARTS: u32 = 2;

@@ -91,7 +91,7 @@ pub trait Lane: Send + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     Taken,
-    /// It is not its time yet.
+    /// It is not its time yet, or there is no room for it.
     Later,
 }
 
@@ -132,6 +132,11 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Appends what the record becomes. Pure: no I/O, no clock, no lock.
     fn decode(&self, record: &Record<'_>, rows: &mut Self::Rows) -> Result<(), Fault>;
+
+    /// What is to become of a record that was refused: it is set aside, unless its partition is to halt there.
+    fn refusal(&self, cause: Cause) -> Fault {
+        Fault::Reject(cause)
+    }
 
     /// When the record may be decoded, in milliseconds since 1970, where it has to wait. What is behind it in its
     /// partition waits as well.

@@ -19,7 +19,7 @@ use crate::track::{PartitionTrack, Side, Track};
 pub(super) enum End {
     Told,
     Fenced,
-    /// The sink would not take these records: to be set aside when they are read again.
+    /// The sink would not take these records: to be set aside, or halted at, when they are read again.
     Refused(BTreeMap<i64, Cause>),
     Halted(Cause),
 }
@@ -111,6 +111,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         self.place.asking.set(1);
         let (filling, refused, sink, clock) = (&mut self.filling, &self.refused, &self.sink, &self.clock);
         let (pace, mut paced_until) = (&self.pace, None);
+        let bytes_max = self.policy.batch_bytes_max;
         let (mut seen, mut early_ms) = (0, None);
         // The clock is read for each take, not for each record.
         let (was_empty, asked_at, mut shown_at) = (filling.is_empty(), clock.now(), None);
@@ -118,6 +119,10 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         let taken = self.lane.take(room.max(1), bytes, wait, &mut |record| {
             if record.offset < filling.next {
                 return Ok(Seen::Taken); // from before the lane's position: applied already
+            }
+            // The lane counts what records have; what they become may be more.
+            if filling.bytes() >= bytes_max {
+                return Ok(Seen::Later);
             }
             let due_ms = sink.due_ms(record);
             early_ms = due_ms.filter(|due_ms| *due_ms > clock.unix_ms());
@@ -143,7 +148,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             seen += 1;
             match refused.get(&record.offset) {
                 None => filling.add(record, |record, rows| sink.decode(record, rows)),
-                Some(reason) => filling.add(record, |_, _| Err(Fault::Reject(reason.clone()))),
+                Some(reason) => filling.add(record, |_, _| Err(sink.refusal(reason.clone()))),
             }
             .map(|()| Seen::Taken)
         });

@@ -11,7 +11,7 @@ use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::pg::ledger::{Move, Standing};
 use crate::pg::search::Search;
-use crate::pg::{Database, Session, Work, held, ledger, letters, outbox};
+use crate::pg::{Database, OBJECT_IN_USE, Session, Work, ledger, letters, outbox};
 use crate::record::Record;
 use crate::track::Track;
 
@@ -22,7 +22,7 @@ pub struct Apply<F> {
     owner: String,
     /// False only to measure what the ledger costs: then a restart writes twice.
     exactly_once: bool,
-    track: Arc<Track>,
+    pub(super) track: Arc<Track>,
 }
 
 /// How the effects of batches are written.
@@ -120,34 +120,51 @@ impl<F: Flow> Apply<F> {
     /// Finds the rows that PostgreSQL does not take, in a transaction that is then rolled back. What passes stays
     /// in it, so that a row is judged with all that come before it.
     pub(super) fn find_refused(&self, mut work: Work<'_>, batches: &[&Batch<F::Rows>]) -> Result<Vec<Refused>, Fault> {
-        let mut found = Vec::new();
-        for batch in batches {
-            let mut refused = Refused::new();
-            let mut search = Search {
-                attempt: &mut |inner, rows| {
-                    self.flow.write(inner, &[&batch.part(rows)])?;
-                    // What a deferred constraint would only say at COMMIT, it has to say here.
-                    inner.run("SET CONSTRAINTS ALL IMMEDIATE")
-                },
-                is_theirs: &|fault| matches!(fault, Fault::Reject(_)),
-                found: &mut |row, fault| refused.push((batch.offsets[row], fault.into_cause())),
-            };
-            search.run(&mut work, 0..batch.rows.len())?;
-            found.push(refused);
+        // What a deferred constraint minds may be right by the end. It is asked only where nothing else is wrong.
+        match self.search(work.begin()?, batches, false) {
+            Ok(found) if found.iter().all(Vec::is_empty) => {}
+            // A table whose rows such a constraint still waits for cannot be changed for the rows behind them.
+            Err(fault) if fault.cause().code == OBJECT_IN_USE => {}
+            found => return found,
         }
-        Ok(found)
+        self.search(work, batches, true)
     }
 
-    /// How much is held back, over all instances: the ledger went past it, so no lag of a partition shows it.
-    fn look_at_held(&self) -> Result<(), Fault> {
-        let mut session = self.database.session()?;
-        let mut work = session.begin()?;
-        let level = held::level(&mut work, self.flow.name())?;
-        work.commit()?;
-        self.track.held_keys.set(level.keys);
-        self.track.parked_records.set(level.records);
-        self.track.held_oldest_s.set(level.oldest_s);
-        Ok(())
+    /// `asks`: what a deferred constraint would only say at COMMIT, it has to say of each part. What it minds is tried once
+    /// more behind all the others, for as long as that helps: a row may come before the one that it needs.
+    fn search(&self, mut work: Work<'_>, batches: &[&Batch<F::Rows>], asks: bool) -> Result<Vec<Refused>, Fault> {
+        let mut suspects: Vec<Vec<usize>> = batches.iter().map(|batch| (0..batch.rows.len()).collect()).collect();
+        loop {
+            let (mut is_minded, mut left) = (false, Vec::new());
+            for (batch, rows) in batches.iter().zip(&suspects) {
+                let mut refused = Vec::new();
+                let mut search = Search {
+                    attempt: &mut |inner, range| {
+                        let parts: Vec<Batch<F::Rows>> = rows[range]
+                            .chunk_by(|row, next| row + 1 == *next)
+                            .map(|rows| batch.part(rows[0]..rows[0] + rows.len()))
+                            .collect();
+                        self.flow.write(inner, &parts.iter().collect::<Vec<_>>())?;
+                        match asks {
+                            true => inner.run("SET CONSTRAINTS ALL IMMEDIATE").inspect_err(|_| is_minded = true),
+                            false => Ok(()),
+                        }
+                    },
+                    is_theirs: &|fault| matches!(fault, Fault::Reject(_)),
+                    found: &mut |at, fault| refused.push((rows[at], fault.into_cause())),
+                };
+                search.run(&mut work, 0..rows.len())?;
+                left.push(refused);
+            }
+            let (before, now): (usize, usize) = (suspects.iter().map(Vec::len).sum(), left.iter().map(Vec::len).sum());
+            if !is_minded || now == before {
+                let offset = |(batch, refused): (&&Batch<F::Rows>, Vec<(usize, Cause)>)| {
+                    refused.into_iter().map(|(row, cause)| (batch.offsets[row], cause)).collect()
+                };
+                return Ok(batches.iter().zip(left).map(offset).collect());
+            }
+            suspects = left.iter().map(|refused| refused.iter().map(|(row, _)| *row).collect()).collect();
+        }
     }
 
     fn apply_in(&self, session: &mut Session, group: &[Batch<F::Rows>]) -> Result<Vec<Outcome>, Fault> {
@@ -190,6 +207,10 @@ impl<F: Flow> Sink for Apply<F> {
         self.flow.decode(record, rows)
     }
 
+    fn refusal(&self, cause: Cause) -> Fault {
+        self.flow.refusal(cause)
+    }
+
     #[inline]
     fn due_ms(&self, record: &Record<'_>) -> Option<u64> {
         self.flow.due_ms(record)
@@ -205,9 +226,6 @@ impl<F: Flow> Sink for Apply<F> {
     fn holds(&self, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
         // Without the ledger there is nothing to hold against; that the server answers is still worth knowing.
         let held = ledger::holds(&self.database, self.flow.name(), claims)?;
-        if self.flow.holds_keys() {
-            self.look_at_held()?;
-        }
         Ok(held.into_iter().map(|held| held || !self.exactly_once).collect())
     }
 

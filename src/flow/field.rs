@@ -94,15 +94,28 @@ pub fn uuid(field: &'static str, raw: Option<&RawValue>) -> Result<Uuid, Flaw> {
 /// A name: of a person or a thing, as somebody else gave it.
 pub fn id<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<Cow<'a, str>, Flaw> {
     let text = string(field, raw)?;
-    let chars = text.chars().count();
-    if chars == 0 || chars > ID_CHARS_MAX {
+    if !has_length_of_id(&text) {
+        let chars = text.chars().count();
         return Err(Flaw::new(field, format!("has {chars} characters; 1 to {ID_CHARS_MAX} are allowed")));
     }
-    if text.trim().len() != text.len() || text.chars().any(char::is_control) {
+    if !has_shape_of_id(&text) {
         let rule = "it may neither begin nor end with a space, nor hold control characters";
         return Err(Flaw::of(field, &text, rule));
     }
     Ok(text)
+}
+
+/// Whether `id` would take it.
+pub fn is_id(text: &str) -> bool {
+    has_length_of_id(text) && has_shape_of_id(text)
+}
+
+fn has_length_of_id(text: &str) -> bool {
+    !text.is_empty() && text.chars().nth(ID_CHARS_MAX).is_none()
+}
+
+fn has_shape_of_id(text: &str) -> bool {
+    text.trim().len() == text.len() && !text.chars().any(char::is_control)
 }
 
 /// The text of a JSON string, borrowed where nothing in it is escaped.
@@ -137,6 +150,8 @@ fn shown(text: &str) -> String {
 impl Amount {
     /// As much as a `numeric(14, 2)` holds.
     pub const MAX: Amount = Amount { cents: 99_999_999_999_999 };
+    /// Places behind the point.
+    pub const SCALE: i16 = 2;
 
     /// None above `MAX`, and below nothing.
     pub fn from_cents(cents: i64) -> Option<Amount> {
@@ -184,9 +199,9 @@ impl Amount {
         }
         let last = groups.iter().rposition(|group| *group != 0).map_or(first, |last| last + 1);
         let digits = groups.get(first..last).unwrap_or(&[]);
-        let (positive, scale) = (0, 2);
+        let positive = 0;
         let mut bytes = [0; 16];
-        let words = [digits.len() as i16, 2 - first as i16, positive, scale];
+        let words = [digits.len() as i16, 2 - first as i16, positive, Self::SCALE];
         for (place, word) in bytes.chunks_exact_mut(2).zip(words.iter().chain(digits)) {
             place.copy_from_slice(&word.to_be_bytes());
         }

@@ -5,6 +5,7 @@ pub mod apply;
 mod cdc;
 mod events;
 pub mod field;
+mod held;
 pub mod orders;
 mod packed;
 pub mod relay;
@@ -48,6 +49,11 @@ pub trait Flow: Send + Sync + 'static {
     /// What PostgreSQL would refuse is refused here.
     fn decode(&self, record: &Record<'_>, rows: &mut Self::Rows) -> Result<(), Fault>;
 
+    /// What is to become of a record that cannot be applied: a letter, unless somebody would rather have a halt.
+    fn refusal(&self, cause: Cause) -> Fault {
+        Fault::Reject(cause)
+    }
+
     /// When the record may be decoded, in milliseconds since 1970, where it has to wait.
     fn due_ms(&self, _record: &Record<'_>) -> Option<u64> {
         None
@@ -59,6 +65,12 @@ pub trait Flow: Send + Sync + 'static {
     /// A person decided to go without the records of these letters.
     fn dropped(&self, _work: &mut Work<'_>, _letters: &[Held]) -> Result<(), Fault> {
         Ok(())
+    }
+
+    /// Some of the parked records whose turn has come, where there were more of them than one transaction takes. Gives
+    /// whether there were any.
+    fn go_on(&self, _work: &mut Work<'_>) -> Result<bool, Fault> {
+        Ok(false)
     }
 
     /// Whether records of a key may be parked behind one of them (`pg/held`).
@@ -136,6 +148,8 @@ pub struct Preview {
     pub is_guess: bool,
     /// Columns whose type a rule knows by their name.
     pub by_name: Vec<String>,
+    /// Columns that the table makes of others, whatever their fields say.
+    pub left_out: Vec<String>,
     pub is_there: bool,
     /// The statements that would make it fit.
     pub changes: Vec<String>,

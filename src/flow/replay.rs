@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Apply, Flow};
+use super::{AGAIN, Apply, Flow};
 use crate::engine::{Batch, Claim};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
@@ -15,6 +15,8 @@ use crate::record::Record;
 
 /// For a session: somebody waits for the answer.
 const SESSION_WAIT: Duration = Duration::from_secs(3);
+/// What records are about may turn out to be other than was thought, and one such thing may hide another.
+const ATTEMPTS_MAX: usize = 8;
 
 /// What became of a letter's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,10 @@ pub trait Replay: Send + Sync {
 
     /// Marks these letters as dropped, and lets go on what waited for them, in one transaction. Gives how many were open.
     fn drop_letters(&self, ids: &[i64], is_trial: bool) -> Result<u64, Fault>;
+
+    /// Goes on with what waited for letters, where that is more than one transaction takes. Gives whether there was any. Where
+    /// the flow runs it does so by itself.
+    fn go_on(&self) -> Result<bool, Fault>;
 }
 
 /// Records as a partition would bring them: a batch of rows, and whose each row is.
@@ -152,7 +158,14 @@ impl<F: Flow> Replay for Apply<F> {
 
     fn replay(&self, ids: &[i64], is_trial: bool) -> Result<BTreeMap<i64, Fate>, Fault> {
         let mut session = self.database.live_session(SESSION_WAIT)?;
-        let fates = self.replay_in(&mut session, ids, is_trial);
+        let mut attempt = 1;
+        let fates = loop {
+            match self.replay_in(&mut session, ids, is_trial) {
+                // Nothing was written, and from now on records are read by what is known now.
+                Err(Fault::Retry(cause)) if cause.code == AGAIN && attempt < ATTEMPTS_MAX => attempt += 1,
+                fates => break fates,
+            }
+        };
         if fates.is_err() {
             session.discard();
         }
@@ -166,5 +179,9 @@ impl<F: Flow> Replay for Apply<F> {
             session.discard();
         }
         dropped
+    }
+
+    fn go_on(&self) -> Result<bool, Fault> {
+        Apply::go_on(self)
     }
 }

@@ -181,6 +181,12 @@ impl Producer {
         self.producer.context().first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits for what is under way, and no longer than this.
+    pub fn flush(&self, limit: Duration) {
+        // What is not answered by then is still counted as such.
+        let _ = self.producer.flush(limit);
+    }
+
     /// Waits for every record. The error is the first failure's; what was delivered stays delivered.
     pub fn finish(self) -> (Sent, Option<Fault>) {
         self.finish_within(STALLED)

@@ -6,7 +6,7 @@ pub mod moment;
 pub mod service;
 pub mod wish;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub struct Step {
     pub settled: u64,
     /// How many were left alone because their flow does not run here, by flow.
     pub strange: BTreeMap<String, u64>,
+    /// The flows that the others went through.
+    pub flows: BTreeSet<String>,
 }
 
 impl Step {
@@ -97,6 +99,7 @@ impl Letters {
                 continue;
             };
             let fates = flow.replay(&ids, is_dry_run)?;
+            step.flows.insert(name.to_owned());
             step.settled += (ids.len() - fates.len()) as u64;
             for (id, fate) in fates {
                 match fate {
@@ -112,7 +115,10 @@ impl Letters {
     fn drop(&self, found: &[Found], is_dry_run: bool, step: &mut Step) -> Result<(), Fault> {
         for (name, ids) in by_flow(found) {
             let open = match self.flows.iter().find(|flow| flow.flow() == name) {
-                Some(flow) => flow.drop_letters(&ids, is_dry_run)?,
+                Some(flow) => {
+                    step.flows.insert(name.to_owned());
+                    flow.drop_letters(&ids, is_dry_run)?
+                }
                 None if flow::waits_for_letters(name) => {
                     step.strange.insert(name.to_owned(), ids.len() as u64);
                     continue;
@@ -129,6 +135,14 @@ impl Letters {
             step.settled += ids.len() as u64 - open;
         }
         Ok(())
+    }
+
+    /// Goes on with what waited for letters of these flows, until nothing more has its turn.
+    pub fn go_on(&self, flows: &BTreeSet<String>) -> Result<(), Fault> {
+        self.flows.iter().filter(|flow| flows.contains(flow.flow())).try_for_each(|flow| {
+            while flow.go_on()? {}
+            Ok(())
+        })
     }
 
     fn with_work<T>(&self, ask: impl FnOnce(&mut Work<'_>) -> Result<T, Fault>) -> Result<T, Fault> {

@@ -56,6 +56,7 @@ pub fn status(tracks: &[Arc<Track>], sink: &SinkFacts, reasons: &[Reason], uptim
         let status = json!({
             "counters": Counts::of(track), "outcomes": track.outcomes(), "transactions": track.groups.get(),
             "batches_waiting": track.batches_waiting.get(), "active_writers": track.active_writers.get(),
+            "held_keys": track.held_keys.get(), "parked_records": track.parked_records.get(),
             "partitions": partitions.len(), "lag": lag.filter(|_| track.is_joined()), "last_error": error,
         });
         (track.flow.clone(), status)

@@ -2,9 +2,9 @@
 //! slow or away costs spans, which are counted, and nothing else: what waits is bounded, and nothing is sent twice.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ pub const WAITING_MAX: usize = 2_048;
 /// Batches in one request, and how long the first of them waits for more.
 const REQUEST_MAX: usize = 256;
 const LINGER: Duration = Duration::from_millis(500);
-/// For connecting, and for each read and write.
+/// For connecting, and then for all that is said on the connection.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Of an answer only the first line counts.
 const ANSWER_BYTES_MAX: u64 = 4096;
@@ -63,9 +63,8 @@ impl Endpoint {
         Err(last)
     }
 
-    fn post_on(&self, mut stream: TcpStream, body: &[u8]) -> io::Result<u16> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+    fn post_on(&self, stream: TcpStream, body: &[u8]) -> io::Result<u16> {
+        let mut stream = Until { stream, by: Instant::now() + PATIENCE };
         let Endpoint { authority, path } = self;
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
@@ -76,10 +75,43 @@ impl Endpoint {
         stream.write_all(body)?;
         let mut answer = Vec::new();
         // What is cut off, or comes too late, does not matter once the status is there.
-        let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
+        let read = BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_until(b'\n', &mut answer);
         let line = String::from_utf8_lossy(&answer);
-        let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)?.trim_end().parse().ok());
         status.ok_or_else(|| read.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into()))
+    }
+}
+
+/// A connection that nobody waits on for longer than until `by`, however little at a time comes or goes.
+struct Until {
+    stream: TcpStream,
+    by: Instant,
+}
+
+impl Until {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        match self.by.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(Some(left)),
+        }
+    }
+}
+
+impl Read for Until {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Until {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 
@@ -89,7 +121,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Sends what comes until the order to stop, and then what is there.
+/// Sends what comes until the order to stop, which comes when nobody tells of anything any more, and then what is there. A
+/// collector that does not take it then is not asked again.
 pub fn send_all(endpoint: &Endpoint, courses: &Receiver<Course>, stop: &Stop) {
     let mut is_well = true;
     loop {
@@ -117,7 +150,7 @@ pub fn send_all(endpoint: &Endpoint, courses: &Receiver<Course>, stop: &Stop) {
             Err(error) => log::warn!("traces: {endpoint}: {error}; spans are dropped until it answers"),
         }
         is_well = is_taken;
-        if is_last && stop.expired() {
+        if is_last && (!is_taken || stop.expired()) {
             return;
         }
     }
@@ -192,6 +225,8 @@ fn nanos(at_ms: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -212,5 +247,28 @@ mod tests {
         ] {
             assert!(shown(bad).is_err(), "{bad}");
         }
+    }
+
+    /// A collector that says `answer`, and then a letter now and then for as long as somebody listens.
+    fn talker(answer: &'static [u8]) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::read(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(answer).unwrap();
+            while stream.write_all(b"x").is_ok() {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+        });
+        endpoint
+    }
+
+    #[test]
+    fn of_an_answer_the_first_line_is_enough_and_one_that_never_ends_is_not_waited_for() {
+        assert_eq!(talker(b"HTTP/1.1 202 Accepted\r\n").post(b"{}").unwrap(), 202);
+        assert_eq!(talker(b"HTTP/1.0 503\r\n").post(b"{}").unwrap(), 503);
+        let kind = talker(b"").post(b"{}").unwrap_err().kind();
+        // After 4096 letters it would be no answer, and not one that came too late.
+        assert!(matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{kind:?}");
     }
 }

@@ -148,6 +148,10 @@ pub struct FlowStatus {
     pub counts: Counts,
     /// Records between the ledger and the end of the partitions; null while one of the two is unknown.
     pub lag: Option<i64>,
+    /// Keys that one of their records stops, and the records that are parked behind those, over all instances, when they were
+    /// last counted. The ledger is past them, so they are in no lag.
+    pub held_keys: i64,
+    pub parked_records: i64,
     pub rate_per_second: Rate,
     pub elapsed_seconds: f64,
     pub last_error: Option<LastError>,
@@ -228,6 +232,8 @@ pub fn flow_status(track: &Track, progress: &mut Progress, now: Instant) -> Flow
         complete,
         counts: reading.counts,
         lag,
+        held_keys: track.held_keys.get(),
+        parked_records: track.parked_records.get(),
         rate_per_second: Rate { now: tenths(reading.rate_now), average: tenths(reading.rate_average) },
         elapsed_seconds: (reading.elapsed.as_secs_f64() * 1e3).round() / 1e3,
         last_error: track.last_error().filter(|(at, _)| *at >= progress.base_at).map(|(at, cause)| LastError {

@@ -1,7 +1,7 @@
 //! Keys that are held back, and records of theirs that are parked, in tables: row locks keep both exact over instances.
 //! What a head waits for, and in which form a record is parked, is the flow's affair.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Work;
 use crate::fault::Fault;
@@ -14,8 +14,17 @@ const RELEASE: &str = include_str!("../../sql/held/release.sql");
 const PARK: &str = include_str!("../../sql/held/park.sql");
 const PARKED: &str = include_str!("../../sql/held/parked.sql");
 const WALK: &str = include_str!("../../sql/held/walk.sql");
+const NEXT: &str = include_str!("../../sql/held/next.sql");
+const FOLLOWING: &str = include_str!("../../sql/held/following.sql");
 const UNPARK: &str = include_str!("../../sql/held/unpark.sql");
 const LEVEL: &str = include_str!("../../sql/held/level.sql");
+
+/// Parked records of many keys that are in memory at once,
+const PAGE_ROWS_MAX: i64 = 1_000;
+/// and their bytes, but for the one that goes beyond it.
+const PAGE_BYTES_MAX: i64 = 8 << 20;
+/// The code of a key whose head is dealt with: its parked records have their turn, in more than one transaction.
+const FOLLOWING_CODE: &str = "following";
 
 /// What a key waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +33,29 @@ pub struct Head {
     pub name: String,
     /// Why it is one, where there is a code for that.
     pub reason_code: String,
+}
+
+impl Head {
+    /// Of a key that waits for those that are parked already, and for nothing else.
+    pub fn following() -> Head {
+        Head { name: String::new(), reason_code: FOLLOWING_CODE.to_owned() }
+    }
+}
+
+/// Records that are parked: the key, the record, and the number of each that has one, in their order.
+#[derive(Default)]
+pub struct ToPark<'k> {
+    keys: Vec<&'k [u8]>,
+    records: Vec<Vec<u8>>,
+    numbers: Vec<Option<i64>>,
+}
+
+impl<'k> ToPark<'k> {
+    pub fn add(&mut self, key: &'k [u8], record: Vec<u8>, number: Option<i64>) {
+        self.keys.push(key);
+        self.records.push(record);
+        self.numbers.push(number);
+    }
 }
 
 /// How much a flow holds back.
@@ -48,7 +80,8 @@ pub fn lock<'k>(
     Ok(rows.iter().map(|row| (row.get(0), Head { name: row.get(1), reason_code: row.get(2) })).collect())
 }
 
-/// Each of these keys waits for its head from now on, whatever it waited for before.
+/// Each of these keys waits for its head from now on, whatever it waited for before. One that goes from one head to the next
+/// is not released in between: others would take it for free.
 pub fn hold<'k>(
     work: &mut Work<'_>,
     flow: &str,
@@ -73,11 +106,11 @@ pub fn release(work: &mut Work<'_>, flow: &str, keys: &[&[u8]]) -> Result<(), Fa
     }
 }
 
-/// In their order.
-pub fn park(work: &mut Work<'_>, flow: &str, keys: &[&[u8]], records: &[Vec<u8>]) -> Result<(), Fault> {
+pub fn park(work: &mut Work<'_>, flow: &str, parked: &ToPark<'_>) -> Result<(), Fault> {
+    let ToPark { keys, records, numbers } = parked;
     match keys.is_empty() {
         true => Ok(()),
-        false => work.execute(PARK, &[&flow, &keys, &records]).map(drop),
+        false => work.execute(PARK, &[&flow, keys, records, numbers]).map(drop),
     }
 }
 
@@ -86,15 +119,33 @@ pub fn parked(work: &mut Work<'_>, flow: &str, key: &[u8], limit: i64) -> Result
     work.query(PARKED, &[&flow, &key, &limit])
 }
 
-/// Parked records of these keys behind a place: key, place and record of each.
-pub fn walk(
-    work: &mut Work<'_>,
-    flow: &str,
-    keys: &[Vec<u8>],
-    after: i64,
-    limit: i64,
-) -> Result<Vec<postgres::Row>, Fault> {
-    work.query(WALK, &[&flow, &keys, &after, &limit])
+/// Parked records of these keys, of each those behind a place of its own: key, place and record of each, in their order.
+pub fn walk(work: &mut Work<'_>, flow: &str, places: &BTreeMap<Vec<u8>, i64>) -> Result<Vec<postgres::Row>, Fault> {
+    let (keys, places): (Vec<&[u8]>, Vec<i64>) = places.iter().map(|(key, place)| (key.as_slice(), *place)).unzip();
+    work.query(WALK, &[&flow, &keys, &places, &PAGE_ROWS_MAX, &PAGE_BYTES_MAX])
+}
+
+/// The last number of a key that is done with, and the one up to which others may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind {
+    pub number: i64,
+    pub floor: i64,
+}
+
+/// Parked records of these keys that come next by their numbers, in that order: key, place and record of each.
+pub fn next(work: &mut Work<'_>, flow: &str, keys: &BTreeMap<Vec<u8>, Behind>) -> Result<Vec<postgres::Row>, Fault> {
+    let (mut names, mut numbers, mut floors) = (Vec::new(), Vec::new(), Vec::new());
+    for (key, behind) in keys {
+        names.push(key.as_slice());
+        numbers.push(behind.number);
+        floors.push(behind.floor);
+    }
+    work.query(NEXT, &[&flow, &names, &numbers, &floors, &PAGE_ROWS_MAX, &PAGE_BYTES_MAX])
+}
+
+/// Locks some of the keys whose parked records have their turn, but for those that somebody else has at hand.
+pub fn following(work: &mut Work<'_>, flow: &str, keys_max: i64) -> Result<Vec<Vec<u8>>, Fault> {
+    Ok(work.query(FOLLOWING, &[&flow, &keys_max])?.iter().map(|row| row.get(0)).collect())
 }
 
 /// These have had their turn: key and place of each.

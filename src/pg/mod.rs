@@ -35,6 +35,8 @@ pub type MakeTlsConnector = postgres::NoTls;
 
 /// The code of a lock that was not granted in time.
 pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
+/// The code of a table that cannot be changed now: something of this transaction still waits for it.
+pub const OBJECT_IN_USE: &str = "pg.55006";
 /// With NOWAIT: so many attempts, each with a longer pause after it, about a quarter of a second in all.
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_micros(200);
@@ -210,18 +212,38 @@ pub struct Tally {
     pub lock_wait: Duration,
     /// Spent on the commit, however it ended.
     pub commit: Duration,
+    counts: Counts,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counts {
     outcomes: BTreeMap<&'static str, u64>,
     letters: BTreeMap<String, u64>,
 }
 
 impl Tally {
     pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.outcomes.iter().map(|(outcome, count)| (*outcome, *count))
+        self.counts.outcomes.iter().map(|(outcome, count)| (*outcome, *count))
     }
 
     /// Letters by the code of their reason.
     pub fn letters(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.letters.iter().map(|(code, count)| (code.as_str(), *count))
+        self.counts.letters.iter().map(|(code, count)| (code.as_str(), *count))
+    }
+}
+
+/// The tally as one transaction sees it. What a savepoint counted goes with it when it is rolled back.
+struct Tallying<'a> {
+    tally: &'a mut Tally,
+    /// Of a savepoint that is not released: what was counted before it.
+    before: Option<Counts>,
+}
+
+impl Drop for Tallying<'_> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.tally.counts = before;
+        }
     }
 }
 
@@ -230,7 +252,8 @@ impl Session {
     pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
         self.tally = Tally::default();
         let tx = self.link.client.transaction().map_err(|error| fault::of(&error))?;
-        Ok(Work { tx, statements: &mut self.statements, tally: &mut self.tally, depth: 0 })
+        let tallying = Tallying { tally: &mut self.tally, before: None };
+        Ok(Work { tx, statements: &mut self.statements, tallying, depth: 0 })
     }
 
     /// Of the newest transaction.
@@ -248,7 +271,7 @@ impl Session {
 pub struct Work<'a> {
     tx: Transaction<'a>,
     statements: &'a mut HashMap<String, Statement>,
-    tally: &'a mut Tally,
+    tallying: Tallying<'a>,
     depth: usize,
 }
 
@@ -256,7 +279,9 @@ impl Work<'_> {
     /// A transaction inside this one: a savepoint.
     pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
         let tx = self.tx.transaction().map_err(|error| fault::of(&error))?;
-        Ok(Work { tx, statements: self.statements, tally: self.tally, depth: self.depth + 1 })
+        let before = Some(self.tallying.tally.counts.clone());
+        let tallying = Tallying { tally: self.tallying.tally, before };
+        Ok(Work { tx, statements: self.statements, tallying, depth: self.depth + 1 })
     }
 
     /// Inside another one, which may be rolled back whatever becomes of this.
@@ -265,9 +290,11 @@ impl Work<'_> {
     }
 
     pub fn commit(self) -> Result<(), Fault> {
+        let Work { tx, mut tallying, .. } = self;
         let began = Instant::now();
-        let done = self.tx.commit().map_err(|error| fault::of(&error));
-        self.tally.commit = began.elapsed();
+        let done = tx.commit().map_err(|error| fault::of(&error));
+        tallying.tally.commit = began.elapsed();
+        tallying.before = None;
         done
     }
 
@@ -293,7 +320,7 @@ impl Work<'_> {
     ) -> Result<Vec<postgres::Row>, Fault> {
         let began = Instant::now();
         let rows = self.query(sql, values);
-        self.tally.lock_wait += began.elapsed();
+        self.tallying.tally.lock_wait += began.elapsed();
         rows
     }
 
@@ -318,20 +345,20 @@ impl Work<'_> {
                 Err(fault) => break Err(fault),
             }
         };
-        self.tally.lock_wait += began.elapsed();
+        self.tallying.tally.lock_wait += began.elapsed();
         rows
     }
 
     /// So many more records came to this. A word that begins with `rejected` is not what their senders hoped for.
     pub fn count(&mut self, outcome: &'static str, records: u64) {
         if records > 0 {
-            *self.tally.outcomes.entry(outcome).or_default() += records;
+            *self.tallying.tally.counts.outcomes.entry(outcome).or_default() += records;
         }
     }
 
     /// One more letter.
     pub fn count_letter(&mut self, code: &str) {
-        *self.tally.letters.entry(code.to_owned()).or_default() += 1;
+        *self.tallying.tally.counts.letters.entry(code.to_owned()).or_default() += 1;
     }
 
     /// How many rows it touched.
@@ -343,17 +370,13 @@ impl Work<'_> {
     /// A statement whose parameters are encoded already, each in the binary form of its type.
     pub fn call(&mut self, sql: &str, types: &[Type], values: &[Option<&[u8]>]) -> Result<u64, Fault> {
         let statement = self.prepared_as(sql, types)?;
-        let values: Vec<Encoded<'_>> = values.iter().map(|value| Encoded(*value)).collect();
-        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        self.tx.execute(&statement, &values).map_err(|error| fault::of(&error))
+        encoded(values, |values| self.tx.execute(&statement, values)).map_err(|error| fault::of(&error))
     }
 
     /// The same of a query.
     pub fn ask(&mut self, sql: &str, types: &[Type], values: &[Option<&[u8]>]) -> Result<Vec<postgres::Row>, Fault> {
         let statement = self.prepared_as(sql, types)?;
-        let values: Vec<Encoded<'_>> = values.iter().map(|value| Encoded(*value)).collect();
-        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        self.tx.query(&statement, &values).map_err(|error| fault::of(&error))
+        encoded(values, |values| self.tx.query(&statement, values)).map_err(|error| fault::of(&error))
     }
 
     /// One binary COPY of joined buffers. The client copies a message twice on its way and the server takes no more
@@ -396,6 +419,12 @@ impl Work<'_> {
 /// A value in the binary form of its type.
 #[derive(Debug)]
 struct Encoded<'a>(Option<&'a [u8]>);
+
+/// Values as the client takes them.
+fn encoded<T>(values: &[Option<&[u8]>], give: impl FnOnce(&[&(dyn ToSql + Sync)]) -> T) -> T {
+    let values: Vec<Encoded<'_>> = values.iter().map(|value| Encoded(*value)).collect();
+    give(&values.iter().map(|value| value as &(dyn ToSql + Sync)).collect::<Vec<_>>())
+}
 
 impl ToSql for Encoded<'_> {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {

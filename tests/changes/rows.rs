@@ -149,6 +149,17 @@ fn the_last_one_in_the_log_counts_in_whichever_order_partitions_come() {
 }
 
 #[test]
+fn what_came_to_a_key_that_was_given_up_earlier_stays() {
+    let mut target = Target::new(&[("key_columns", "public.users=id")]);
+    let (table, topic) = (users(), users().topic());
+    target.apply(&topic, 0, &[table.event("c", Value::Null, user(1, "a"), 1)]);
+    let moved = table.event("u", user(1, "a"), user(2, "a"), 50);
+    let come = table.event("c", Value::Null, user(1, "new"), 100);
+    target.apply_all(&[(&topic, 0, &[come]), (&topic, 1, &[moved])]);
+    assert_eq!((target.rows(USERS), target.codes()), (vec!["1|new|null".to_owned(), "2|a|null".to_owned()], vec![]));
+}
+
+#[test]
 fn values_may_change_places_in_another_index() {
     let (mut target, table) = (Target::new(&[]), users());
     target.client.batch_execute("CREATE TABLE public.users (id int PRIMARY KEY, name text UNIQUE, bio text)").unwrap();

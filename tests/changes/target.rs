@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sluicegate::config::Sources;
 use sluicegate::engine::{Batch, Claim, Claims, Outcome, Sink, Wanted};
-use sluicegate::fault::Fault;
+use sluicegate::fault::{Cause, Fault};
 use sluicegate::flow::{Apply, Cdc};
 use sluicegate::record::{Partition, Record};
 use sluicegate::track::Track;
@@ -19,9 +19,14 @@ pub type Event = (Option<String>, Option<String>, Vec<(String, Option<Vec<u8>>)>
 pub struct Target {
     sink: Apply<Cdc>,
     pub client: postgres::Client,
+    pub url: String,
     claims: HashMap<Partition, Arc<Claim>>,
     next: HashMap<Partition, i64>,
     pub letters: Vec<(i64, String, String)>,
+    /// Where a partition has halted, and why.
+    pub halted: Vec<(i64, String)>,
+    /// How often the last group was tried.
+    pub attempts: usize,
 }
 
 impl Target {
@@ -39,7 +44,8 @@ impl Target {
         let sink = Apply::new(flow, database, "test".into(), true, Track::new("cdc"));
         sink.create_tables().unwrap();
         let (claims, next) = (HashMap::new(), HashMap::new());
-        Target { sink, client: support::connect(&url), claims, next, letters: Vec::new() }
+        let client = support::connect(&url);
+        Target { sink, client, url, claims, next, letters: Vec::new(), halted: Vec::new(), attempts: 0 }
     }
 
     fn claim(&mut self, partition: &Partition) -> Arc<Claim> {
@@ -58,8 +64,10 @@ impl Target {
     /// Batches of several partitions in one transaction.
     pub fn apply_all(&mut self, group: &[(&str, i32, &[Event])]) {
         let mut refused: HashMap<(Partition, i64), (String, String)> = HashMap::new();
-        for _ in 0..8 {
+        for attempt in 1..=8 {
+            self.attempts = attempt;
             let mut batches = Vec::new();
+            let mut halted = Vec::new();
             for (topic, id, events) in group {
                 let partition = Partition::new(*topic, *id);
                 let claim = match self.claims.get(&partition) {
@@ -80,12 +88,19 @@ impl Target {
                         headers,
                     };
                     let known = refused.get(&(partition.clone(), offset)).cloned();
-                    batch
-                        .add(&record, |record, rows| match known {
-                            Some((code, text)) => Err(Fault::reject(code, text)),
-                            None => self.sink.decode(record, rows),
-                        })
-                        .unwrap();
+                    let added = batch.add(&record, |record, rows| match known {
+                        Some((code, text)) => Err(self.sink.refusal(Cause::new(code, text))),
+                        None => self.sink.decode(record, rows),
+                    });
+                    match added {
+                        Ok(()) => {}
+                        // What comes before it is written, and nothing behind it.
+                        Err(Fault::Stop(cause)) => {
+                            halted.push((offset, cause.code.into_owned()));
+                            break;
+                        }
+                        Err(fault) => panic!("{fault:?}"),
+                    }
                 }
                 batches.push(batch);
             }
@@ -122,6 +137,7 @@ impl Target {
                 }
             }
             if is_done {
+                self.halted.append(&mut halted);
                 return;
             }
         }

@@ -79,11 +79,14 @@ fn from(limit: f64, panel: Panel) -> Panel {
     Panel { limit: Some(limit), ..panel }
 }
 
-/// Letters in an hour. A reason has no series before its first letter.
+/// Letters in an hour. Not by their reason: that has no series before its first letter, and so never a first increase.
 fn set_aside(selected: &str, by: &str) -> String {
-    let (letters, none) = ("sluicegate_letters_by_reason_total", "sluicegate_letters_total");
-    format!("round(sum {by}(increase({letters}{{{selected}}}[1h]))) or sum {by}({none}{{{selected}}}) * 0")
+    format!("round(sum {by}(increase(sluicegate_letters_written_total{{{selected}}}[1h])))")
 }
+
+/// Keys that have been stopped for as long as it takes to alert. Every instance says the same of all.
+const KEYS_STOPPED: &str =
+    "sum(max by (flow) (sluicegate_held_keys) and max by (flow) (sluicegate_held_oldest_seconds) > 600) or vector(0)";
 
 /// Seconds that threads spend in each stage in every second.
 fn time_goes(selected: &str) -> Panel {
@@ -120,6 +123,8 @@ fn overview() -> Board {
             "Is anything lost or set aside? Nothing is lost: these are letters, and wait for a person.")),
         from(1.0, panel("halted", Number, "none", Always, &[(&format!("{all} (sluicegate_partition_halted)"), "{{flow}}")],
             "Partitions that wait for a person.")),
+        from(1.0, panel("keys stopped", Number, "none", Always, &[(KEYS_STOPPED, "for 10 min")],
+            "Keys of flows where one has been stopped behind its record for 10 minutes; most of them wait for a person. No lag has what is parked behind them.")),
         panel("ready", Number, "none", Always, &[("sum(sluicegate_ready)", "instances")],
             "Instances whose /health/ready says 200."),
         from(1.0, panel("alerts", Number, "none", Always, &[("count(ALERTS{alertstate=\"firing\"}) or vector(0)", "firing")],
@@ -176,7 +181,7 @@ fn of_flow(flow: &'static str) -> Vec<Panel> {
         from(1.0, panel("in trouble", Number, "none", Always, &[(&format!("count(sluicegate_dependency_up{{{f}}} == 0) or vector(0)"), "sides")],
             "Kafka, PostgreSQL or both, as any instance sees them.")),
         panel("records a second", Lines, "ops", Always,
-            &[(&rate("kafka_messages_consumed_total"), "read"), (&rate("database_records_written_total"), "written"), (&rate("sluicegate_letters_total"), "set aside")],
+            &[(&rate("kafka_messages_consumed_total"), "read"), (&rate("database_records_written_total"), "written"), (&rate("sluicegate_letters_written_total"), "set aside")],
             "Read and written run together; what is read again after a fault makes the first larger."),
         panel("records behind", Lines, "short", Always,
             &[(&sum("sluicegate_lag_records"), "all"), (&max("sluicegate_partition_lag_records"), "the partition with most")],
@@ -244,6 +249,17 @@ fn own(flow: &str, f: &str) -> Vec<Panel> {
     let locks = format!(
         "sum(rate(database_lock_wait_duration_seconds_sum{{{f}}}[$__rate_interval])) / sum(rate(database_lock_wait_duration_seconds_count{{{f}}}[$__rate_interval]))"
     );
+    let held = |help| {
+        let most = |name: &str| format!("max(sluicegate_{name}{{{f}}})");
+        let (keys, parked, oldest) = (most("held_keys"), most("parked_records"), most("held_oldest_seconds"));
+        let queries = [(keys.as_str(), "keys"), (parked.as_str(), "records parked behind them")];
+        let all =
+            "Over all instances: keys that one of their records has stopped. No lag has what is parked behind them.";
+        [
+            panel("stopped keys", Lines, "short", Always, &queries, all),
+            from(600.0, panel("stopped for", Lines, "s", Always, &[(&oldest, "the first of them")], help)),
+        ]
+    };
     match flow {
         "orders" => vec![
             outcomes(Always, "Reserved, rejected for want of stock or of the product, and repeated."),
@@ -265,19 +281,25 @@ fn own(flow: &str, f: &str) -> Vec<Panel> {
             outcomes(Always, "Processed, dropped, duplicate, retried, parked, and sent to the DLQ."),
             outbox(Always),
             published(Always),
-        ],
+        ]
+        .into_iter()
+        .chain(held("With ordering: key. A key waits until what stopped it is tried again, or is a letter."))
+        .collect(),
         "tickets" => vec![
-            outcomes(Sometimes, "In sequence, and what was not: gaps, steps back, and keys that wait."),
+            outcomes(Always, "In sequence, and what was not: gaps, steps back, and keys that wait."),
             panel(
                 "produced a second",
                 Lines,
                 "ops",
-                Sometimes,
+                Always,
                 &[("sum(rate(sluicegate_records_produced_total{flow=\"tickets\"}[$__rate_interval]))", "acknowledged")],
                 "By the ticket producer.",
             ),
-        ],
-        "cdc" => vec![outcomes(Sometimes, "Rows inserted, updated and deleted.")],
+        ]
+        .into_iter()
+        .chain(held("A key waits until a person replays or drops the letter that stopped it."))
+        .collect(),
+        "cdc" => vec![outcomes(Always, "Rows inserted, updated and deleted.")],
         _ => Vec::new(),
     }
 }
@@ -307,7 +329,27 @@ pub fn json(board: &Board) -> String {
             Some(limit) => json!([{ "color": "green", "value": null }, { "color": "red", "value": limit }]),
             None => json!([{ "color": "blue", "value": null }]),
         };
-        let stacking = if panel.show == Stack { "normal" } else { "none" };
+        // All that Grafana's own schema asks for, and nothing that is left to its defaults, which change.
+        let (custom, options) = match panel.show {
+            Number => (
+                json!({}),
+                json!({
+                    "reduceOptions": { "calcs": ["lastNotNull"], "fields": "", "values": false },
+                    "colorMode": "value", "graphMode": "area", "justifyMode": "auto", "orientation": "auto",
+                    "textMode": "value_and_name", "wideLayout": true, "showPercentChange": false,
+                    "percentChangeColorMode": "standard",
+                }),
+            ),
+            Lines | Stack => {
+                let (opacity, stacking) = if panel.show == Stack { (40, "normal") } else { (5, "none") };
+                let stacking = json!({ "mode": stacking, "group": "A" });
+                let legend = json!({ "displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": [] });
+                (
+                    json!({ "fillOpacity": opacity, "stacking": stacking }),
+                    json!({ "legend": legend, "tooltip": { "mode": "multi", "sort": "desc" } }),
+                )
+            }
+        };
         panels.push(json!({
             "id": index + 1,
             "type": if panel.show == Number { "stat" } else { "timeseries" },
@@ -322,18 +364,19 @@ pub fn json(board: &Board) -> String {
                     "min": 0,
                     "color": { "mode": if panel.show == Number { "thresholds" } else { "palette-classic" } },
                     "thresholds": { "mode": "absolute", "steps": steps },
-                    "custom": { "fillOpacity": if panel.show == Stack { 40 } else { 5 }, "stacking": { "mode": stacking } },
+                    "custom": custom,
                 },
                 "overrides": [],
             },
-            "options": match panel.show {
-                Number => json!({ "reduceOptions": { "calcs": ["lastNotNull"] }, "graphMode": "area", "textMode": "value_and_name" }),
-                Lines | Stack => json!({ "legend": { "displayMode": "list", "placement": "bottom" }, "tooltip": { "mode": "multi" } }),
-            },
+            "options": options,
         }));
         x += width;
     }
     let title = board.flow.map_or("sluicegate: overview".to_owned(), |flow| format!("sluicegate: {flow}"));
+    let links = json!({
+        "type": "dashboards", "tags": ["sluicegate"], "title": "boards", "asDropdown": true, "keepTime": true,
+        "includeVars": true, "targetBlank": false, "icon": "external link", "tooltip": "",
+    });
     let dashboard = json!({
         "uid": format!("sluicegate-{}", board.name),
         "title": title,
@@ -342,8 +385,8 @@ pub fn json(board: &Board) -> String {
         "editable": false,
         "refresh": "10s",
         "time": { "from": "now-1h", "to": "now" },
-        "links": [{ "type": "dashboards", "tags": ["sluicegate"], "title": "boards", "asDropdown": true, "keepTime": true }],
-        "templating": { "list": [{ "name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus" }] },
+        "links": [links],
+        "templating": { "list": [{ "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus" }] },
         "panels": panels,
     });
     let mut text = serde_json::to_string_pretty(&dashboard).expect("plain values");

@@ -16,6 +16,9 @@ use super::{Chances, Coverage, world::World};
 
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A row is larger than its record.
+const ROW_BYTES: usize = 100;
+
 /// Rows are offsets; some of them the table refuses.
 #[derive(Default, Debug)]
 pub struct SimRows(Vec<(i64, bool)>);
@@ -25,7 +28,7 @@ impl Rows for SimRows {
         self.0.len()
     }
     fn bytes(&self) -> usize {
-        self.0.len() * 100
+        self.0.len() * ROW_BYTES
     }
     fn clear(&mut self) {
         self.0.clear();
@@ -193,16 +196,20 @@ impl Drop for Transaction {
 }
 
 /// The database as one process sees it.
-pub struct SimSink(pub Arc<Database>);
+pub struct SimSink {
+    pub database: Arc<Database>,
+    /// At this size a batch closes.
+    pub batch_bytes_max: usize,
+}
 
 impl Sink for SimSink {
     type Rows = SimRows;
     type Session = ();
 
     fn decode(&self, record: &Record<'_>, rows: &mut SimRows) -> Result<(), Fault> {
-        let (due_ms, now) = (due_ms(record).unwrap_or_default(), self.0.world.now());
+        let (due_ms, now) = (due_ms(record).unwrap_or_default(), self.database.world.now());
         if u128::from(due_ms) > now.as_millis() {
-            self.0.world.fail(format!("{} is decoded at {now:?} and due at {due_ms} ms", record.offset));
+            self.database.world.fail(format!("{} is decoded at {now:?} and due at {due_ms} ms", record.offset));
         }
         rows.0.push((record.offset, decode(record)?));
         Ok(())
@@ -213,7 +220,15 @@ impl Sink for SimSink {
     }
 
     fn claim(&self, wanted: &[Wanted]) -> Result<Claims, Fault> {
-        let database = &self.0;
+        let database = &self.database;
+        // The one record that closes a batch may go beyond that.
+        for batch in group.iter().filter(|batch| batch.rows.bytes() >= self.batch_bytes_max + ROW_BYTES) {
+            database.world.fail(format!(
+                "a batch of {} bytes, where {} close it",
+                batch.rows.bytes(),
+                self.batch_bytes_max
+            ));
+        }
         database.answers()?;
         let ids: Vec<i32> = wanted.iter().map(|wanted| wanted.partition.id).collect();
         let transaction = database.begin();
@@ -260,8 +275,8 @@ impl Sink for SimSink {
     }
 
     fn holds(&self, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
-        self.0.answers()?;
-        let inner = self.0.lock();
+        self.database.answers()?;
+        let inner = self.database.lock();
         let holds = |(claim, applied): &(Arc<Claim>, i64)| {
             let found = inner.tables.ledger.get(&claim.partition.id);
             found.is_some_and(|(next, epoch)| *epoch == claim.epoch && next >= applied)
@@ -270,7 +285,15 @@ impl Sink for SimSink {
     }
 
     fn apply(&self, (): &mut (), group: &[Batch<SimRows>]) -> Result<Vec<Outcome>, Fault> {
-        let database = &self.0;
+        let database = &self.database;
+        // The one record that closes a batch may go beyond that.
+        for batch in group.iter().filter(|batch| batch.rows.bytes() >= self.batch_bytes_max + ROW_BYTES) {
+            database.world.fail(format!(
+                "a batch of {} bytes, where {} close it",
+                batch.rows.bytes(),
+                self.batch_bytes_max
+            ));
+        }
         database.answers()?;
         let ids: Vec<i32> = group.iter().map(|batch| batch.partition().id).collect();
         let transaction = database.begin();

@@ -1,6 +1,6 @@
 //! What the runs of the cdc flow come to.
 
-use super::{Table, cpu_s, grouped, number, others, spread, thousands};
+use super::{Table, costs, grouped, others, spread, thousands};
 use crate::cdc::{Contender, KEYS, PARTITIONS, WRITERS};
 use crate::results::{Changes, Results, Spread, ratios};
 
@@ -11,14 +11,15 @@ pub fn table(results: &Results) -> Option<String> {
     let mut table = Table::new(&["", "changes/s", "min .. max", "CPU s/1M: own", "Kafka", "PostgreSQL", "peak MB"]);
     for contender in Contender::ALL {
         let Some(rate) = spread(of(contender).map(|run| run.rows_per_s)) else { continue };
+        let [own, kafka, postgres, peak] = costs(of(contender));
         table.row([
             contender.name().to_owned(),
             thousands(rate.median),
             format!("{} .. {}", thousands(rate.low), thousands(rate.high)),
-            number(cpu_s(of(contender), |run| Some(run.cpu_s)), 2),
-            number(cpu_s(of(contender), |run| run.kafka_cpu_s), 2),
-            number(cpu_s(of(contender), |run| run.postgres_cpu_s), 2),
-            number(spread(of(contender).filter_map(|run| run.memory_peak_mb)).map(|peak| peak.high), 0),
+            own,
+            kafka,
+            postgres,
+            peak,
         ]);
     }
     let rounds = runs.iter().map(|run| run.round).max()?;

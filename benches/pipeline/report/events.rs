@@ -1,6 +1,6 @@
 //! What the runs of the events flow come to.
 
-use super::{Table, cpu_s, grouped, number, others, spread, thousands};
+use super::{Table, costs, grouped, number, others, spread, thousands};
 use crate::events::{Contender, PARTITIONS, WRITERS};
 use crate::results::{Events, Results, Spread, median, ratios};
 
@@ -23,15 +23,16 @@ pub fn table(results: &Results) -> Option<String> {
     for contender in Contender::ALL {
         let Some(rate) = spread(of(contender).map(|run| run.rows_per_s)) else { continue };
         let rows = median(of(contender).filter_map(|run| run.rows_per_transaction));
+        let [own, kafka, postgres, peak] = costs(of(contender));
         table.row([
             contender.name().to_owned(),
             thousands(rate.median),
             format!("{} .. {}", thousands(rate.low), thousands(rate.high)),
             number(ratio(contender, Contender::RawCopy).map(|ratio| ratio.median), 2),
-            number(cpu_s(of(contender), |run| Some(run.cpu_s)), 2),
-            number(cpu_s(of(contender), |run| run.kafka_cpu_s), 2),
-            number(cpu_s(of(contender), |run| run.postgres_cpu_s), 2),
-            number(spread(of(contender).filter_map(|run| run.memory_peak_mb)).map(|peak| peak.high), 0),
+            own,
+            kafka,
+            postgres,
+            peak,
             rows.map_or("-".to_owned(), |rows| grouped(rows as u64)),
         ]);
     }

@@ -1,6 +1,6 @@
 //! What the runs of the orders flow come to, and those of its desk.
 
-use super::{Table, cpu_s, grouped, number, others, spread, thousands};
+use super::{Table, costs, cpu_s, grouped, number, others, spread, thousands};
 use crate::orders::{Contender, SEED_WORKERS};
 use crate::program::{DECODING, FETCHING, OTHER_WORK, TELLING, WRITING};
 use crate::results::{Accept, Orders, Results, Run, Spread, median, ratios};
@@ -24,6 +24,7 @@ pub fn table(results: &Results) -> Option<String> {
     ]);
     for contender in Contender::ALL {
         let Some(rate) = spread(of(contender).map(|run| run.rows_per_s)) else { continue };
+        let [own, kafka, postgres, peak] = costs(of(contender));
         table.row([
             contender.name().to_owned(),
             thousands(rate.median),
@@ -31,10 +32,10 @@ pub fn table(results: &Results) -> Option<String> {
             median(of(contender).filter_map(|run| run.told_per_s)).map_or("-".to_owned(), thousands),
             number(ratio(contender, Contender::RawCopy).map(|ratio| ratio.median), 2),
             number(ratio(contender, Contender::Seed).map(|ratio| ratio.median), 1) + "x",
-            number(cpu_s(of(contender), |run| Some(run.cpu_s)), 2),
-            number(cpu_s(of(contender), |run| run.kafka_cpu_s), 2),
-            number(cpu_s(of(contender), |run| run.postgres_cpu_s), 2),
-            number(spread(of(contender).filter_map(|run| run.memory_peak_mb)).map(|peak| peak.high), 0),
+            own,
+            kafka,
+            postgres,
+            peak,
         ]);
     }
     let rounds = runs.iter().map(|run| run.round).max()?;

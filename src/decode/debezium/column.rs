@@ -198,7 +198,16 @@ fn any(column: &Column<'_>) -> Form {
         ("geometry" | "geography", _) => Form::Shape { is_bytea: false },
         ("vector" | "halfvec", _) => Form::Vector,
         ("sparsevec", _) => Form::SparseVector,
-        _ => loose(column).unwrap_or(Form::Text),
+        _ => loose(column).or(short(column)).unwrap_or(Form::Text),
+    }
+}
+
+/// Of types that a longer text is cut to without a word.
+fn short(column: &Column<'_>) -> Option<Form> {
+    match &*column.base {
+        "name" => Some(Form::Short(63)),
+        "\"char\"" => Some(Form::Short(1)),
+        _ => None,
     }
 }
 
@@ -223,7 +232,7 @@ fn fit(form: &Form, column: &Column<'_>) -> Form {
             "boolean" => Form::Boolean,
             "money" => Form::Plain,
             "numeric" | "real" | "double precision" => Form::Digits,
-            _ => loose(column).unwrap_or(Form::Text),
+            _ => loose(column).or(short(column)).unwrap_or(Form::Text),
         },
         Form::Integer(_) | Form::Float(_) | Form::Number => match base {
             "interval" => Form::LooseDuration,

@@ -116,6 +116,14 @@ impl Default for Modes {
     }
 }
 
+/// How many bytes of text may come out of some JSON. A value of a few bytes stands for megabytes where a schema says so,
+/// and many of them for more than there is memory; what a connector sends of real rows comes to a tenth of this.
+pub fn unfolded_max(json: &str) -> usize {
+    const TIMES: usize = 16;
+    const BYTES: usize = 64 << 20;
+    json.len() * TIMES + BYTES
+}
+
 /// What names say of values without a schema: `price`, `amount` and `total` are decimals in base64 (or plain digits),
 /// `*_at` are microseconds since 1970 (or a text that is a moment), `__deleted` is true or false, in quotes or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -357,6 +357,31 @@ fn lists_are_quoted_where_they_must() {
 }
 
 #[test]
+fn no_text_is_cut_by_a_type_that_would_do_so_in_silence() {
+    let (long, short) = (format!("\"{}\"", "x".repeat(64)), format!("\"{}\"", "x".repeat(63)));
+    for kind in [plain("string"), Kind::guess("f", "\"x\"", None).unwrap()] {
+        texts(&kind.fitted("name"), &[(&long, VALUE), (&short, &"x".repeat(63)), ("\"\"", "")]);
+        texts(&kind.fitted("\"char\""), &[("\"ab\"", VALUE), ("\"a\"", "a")]);
+    }
+}
+
+#[test]
+fn a_list_does_not_unfold_beyond_all_measure() {
+    let items =
+        serde_json::json!({"type": "bytes", "name": "io.debezium.data.Bits", "parameters": {"length": "8388608"}});
+    let bits = kind(&serde_json::json!({"field": "f", "type": "array", "items": items}).to_string());
+    let of = |count: usize| format!("[{}]", vec!["\"AA==\""; count].join(","));
+    assert_eq!(text(&bits, &of(2)).len(), 2 * (8 << 20) + 3);
+    let mut out = Vec::new();
+    assert_eq!(bits.write(&of(1_000), &Modes::default(), &mut out).unwrap_err().code, VALUE);
+    assert!(out.capacity() < 256 << 20, "{}", out.capacity());
+    let items = serde_json::json!({"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "-131000"}});
+    let decimals = kind(&serde_json::json!({"field": "f", "type": "array", "items": items}).to_string());
+    let many = format!("[{}]", vec!["\"AQ==\""; 2_000].join(","));
+    assert_eq!(decimals.write(&many, &Modes::default(), &mut Vec::new()).unwrap_err().code, VALUE);
+}
+
+#[test]
 fn a_propagated_type_makes_the_column_of_the_source() {
     let source = |plain: &str, name: &str, more: &str| {
         let parameters = format!(r#""__debezium.source.column.type":"{name}"{more}"#);

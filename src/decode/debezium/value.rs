@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::time::{self, Iso};
-use super::{Binary, Decimals, Modes, Unit, number, text};
+use super::{Binary, Decimals, Modes, Unit, number, text, unfolded_max};
 
 /// Why a value has no text. Neither shows the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum Form {
     Plain,
     /// Whatever it is, as text.
     Text,
+    /// The same of so many bytes at most.
+    Short(usize),
     /// A text that is a decimal.
     Digits,
     /// Base64.
@@ -124,6 +126,14 @@ impl Form {
                 Some(inner) => text::unescape(inner, out),
                 None => raw(json, true, out),
             },
+            Form::Short(bytes_max) => {
+                let start = out.len();
+                Form::Text.write(json, modes, out)?;
+                match out.len() - start <= *bytes_max {
+                    true => Ok(()),
+                    false => Err(Flaw::Rule("is longer than its column takes")),
+                }
+            }
             Form::Digits => match text::inner(json).and_then(number::word) {
                 Some(word) => {
                     out.extend_from_slice(word.as_bytes());
@@ -450,10 +460,14 @@ fn array(element: &Form, json: &str, modes: &Modes, depth: usize, out: &mut Vec<
     if depth > DIMENSIONS_MAX {
         return Err(Flaw::Rule("has more dimensions than PostgreSQL's arrays"));
     }
+    let bytes_max = out.len() + unfolded_max(json);
     out.push(b'{');
     for (at, value) in read::<Vec<&RawValue>>(json, LIST)?.into_iter().map(RawValue::get).enumerate() {
         if at > 0 {
             out.push(b',');
+        }
+        if out.len() > bytes_max {
+            return Err(Flaw::Rule("unfolds beyond all measure"));
         }
         let start = out.len();
         match element {

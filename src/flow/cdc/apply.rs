@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use postgres::types::Type;
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
-use super::array::TextArray;
+use super::array::Array;
+use super::cut::{STATEMENT_BYTES_MAX, cut};
 use super::lane::Known;
 use super::naming::TableName;
 use super::plan::{Need, Plans};
@@ -18,7 +19,8 @@ use super::shape::Shape;
 use super::statement::{Image, Plan};
 use crate::engine::Batch;
 use crate::fault::Fault;
-use crate::pg::Work;
+use crate::flow::AGAIN;
+use crate::pg::{OBJECT_IN_USE, Work};
 
 const GONE: &str = include_str!("../../../sql/cdc/gone.sql");
 const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtext('sluicegate cdc rows'), hashtext($1))";
@@ -46,6 +48,11 @@ impl<'a> At<'a> {
         self.rows.after(self.row, number).unwrap_or(Value::Null)
     }
 
+    /// Of its values.
+    fn bytes(&self) -> usize {
+        self.rows.row_bytes(self.row)
+    }
+
     /// Which columns the connector does not know.
     fn unchanged(&self) -> Vec<usize> {
         (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
@@ -69,6 +76,22 @@ impl<'a> Pending<'a> {
             Pending::Put { at, .. } | Pending::Delete(at) => at,
         }
     }
+
+    /// Of a row that is put.
+    fn value(&self, column: usize) -> Value<'a> {
+        match self {
+            Pending::Put { joined: Some(values), .. } => values[column],
+            Pending::Put { at, .. } | Pending::Delete(at) => at.after(column),
+        }
+    }
+
+    /// Of the values that are written.
+    fn bytes(&self) -> usize {
+        match self {
+            Pending::Put { joined: Some(values), .. } => values.iter().map(Value::bytes).sum(),
+            Pending::Put { at, .. } | Pending::Delete(at) => at.bytes(),
+        }
+    }
 }
 
 type Key<'a> = Cow<'a, [u8]>;
@@ -76,6 +99,8 @@ type Key<'a> = Cow<'a, [u8]>;
 /// The changes of a group that are to be applied, by table, each in order.
 pub struct Changes<'a> {
     tables: Vec<(&'a TableName, Vec<At<'a>>)>,
+    /// Of all their values.
+    bytes: usize,
 }
 
 impl<'a> Changes<'a> {
@@ -95,7 +120,7 @@ impl<'a> Changes<'a> {
         }
         // In one global order, so that two groups that change tables cannot deadlock.
         tables.sort_by_key(|(table, _)| *table);
-        Changes { tables }
+        Changes { tables, bytes: batches.iter().map(|batch| batch.rows.text_len()).sum() }
     }
 
     /// For people.
@@ -110,11 +135,28 @@ impl<'a> Changes<'a> {
     }
 
     pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
-        for (_, rows) in &self.tables {
-            let mut table = Table { plans, known, does_mirror, pending: HashMap::new(), order: Vec::new() };
-            table.write(work, rows)?;
+        for (number, (_, rows)) in self.tables.iter().enumerate() {
+            let bytes = self.bytes;
+            let mut table = Table { plans, known, does_mirror, bytes, pending: HashMap::new(), order: Vec::new() };
+            if let Err(fault) = table.write(work, rows) {
+                if fault.cause().code == AGAIN {
+                    self.hear_others(work, plans, known, number);
+                }
+                return Err(fault);
+            }
         }
         Ok(())
+    }
+
+    /// A table has turned out to be other than its source. That costs all of them a pause: what there is to be known of
+    /// those behind it is noted now.
+    fn hear_others(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, number: usize) {
+        for (_, rows) in &self.tables[number + 1..] {
+            let mut heard = BTreeSet::new();
+            for at in rows.iter().filter(|at| heard.insert(at.shape().number)) {
+                let _ = plans.check_fit(work, known, at.shape());
+            }
+        }
     }
 }
 
@@ -122,6 +164,8 @@ struct Table<'a, 'p> {
     plans: &'p Plans,
     known: &'p Known,
     does_mirror: bool,
+    /// Of all values of the group: no more can come to one statement.
+    bytes: usize,
     pending: HashMap<Key<'a>, usize>,
     /// In the order in which keys came first.
     order: Vec<Pending<'a>>,
@@ -195,20 +239,22 @@ impl<'a> Table<'a, '_> {
             return Ok(());
         }
         let new = key(shape.key.len(), |number| at.after(shape.key[number]));
+        let mut unchanged = at.unchanged();
         if at.row.has_before() {
             let old = key(shape.key.len(), |number| at.before(number));
             if old != new {
-                let is_moved = !at.unchanged().is_empty();
+                let is_moved = !unchanged.is_empty();
                 if is_moved || shape.marks_deleted() {
                     self.flush(work)?;
                 }
                 match is_moved {
                     true => self.rename(work, at, |number| at.after(shape.key[number]))?,
+                    // What came to the former key later stays.
+                    false if self.is_older(&old, &at) => {}
                     false => self.pend(old, Pending::Delete(at)),
                 }
             }
         }
-        let mut unchanged = at.unchanged();
         let mut joined = None;
         if !unchanged.is_empty()
             && let Some(number) = self.pending.get(&new)
@@ -264,40 +310,40 @@ impl<'a> Table<'a, '_> {
             }
         }
         for rows in deletes.values() {
-            self.delete(work, rows)?;
+            for part in self.parts(rows, At::bytes) {
+                self.delete(work, &rows[part])?;
+            }
         }
         for ((_, unchanged), rows) in &puts {
-            self.put(work, unchanged, rows)?;
+            for part in self.parts(rows, |pending| pending.bytes()) {
+                self.put(work, unchanged, &rows[part])?;
+            }
         }
         Ok(())
     }
 
+    /// What of these rows is one statement.
+    fn parts<T>(&self, rows: &[T], bytes: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
+        match self.bytes <= STATEMENT_BYTES_MAX {
+            true => vec![0..rows.len()],
+            false => cut(rows.iter().map(bytes), STATEMENT_BYTES_MAX),
+        }
+    }
+
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
-        let (statement, columns) = plan.delete();
-        let mut arrays: Vec<TextArray> = columns.iter().map(|_| TextArray::new()).collect();
-        let (mut ids, mut lsns) = (TextArray::new(), TextArray::new());
-        for at in rows {
-            let keys = at.shape().key.len();
-            let lsn = at.row.lsn.map(shown_lsn);
-            let shown = lsn.as_deref().map_or(Value::Null, |lsn| Value::Text(lsn.as_bytes()));
-            for (number, array) in arrays.iter_mut().enumerate() {
-                array.push(if number < keys { at.before(number) } else { shown });
-            }
-            if lsn.is_some() {
-                ids.push(Value::Text(id(keys, |number| at.before(number)).as_bytes()));
-                lsns.push(shown);
-            }
-        }
-        call(work, &statement, arrays)?;
-        if plan.lsn.is_some() && !ids.is_empty() {
-            let target = plan.target.to_be_bytes();
-            let (ids, lsns) = (ids.finish(), lsns.finish());
-            work.call(
-                GONE,
-                &[Type::INT4, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
-                &[Some(&target), Some(&ids), Some(&lsns)],
-            )?;
+        let keys = plan.key.len();
+        let place = || Array::of_places(rows.iter().map(|at| at.row.lsn));
+        let sql_types = plan.sql_types(&plan.key);
+        let mut arrays = Array::of_columns(sql_types, rows, |at, number| at.before(number));
+        arrays.extend(plan.lsn.map(|_| place()));
+        call(work, arrays, |sent| plan.delete(sent))?;
+        if plan.lsn.is_some() && rows.iter().any(|at| at.row.lsn.is_some()) {
+            let mut ids = Array::of_ids();
+            rows.iter().for_each(|at| ids.push(Value::Text(&id(keys, |number| at.before(number)))));
+            let (target, ids, places) = (plan.target.to_be_bytes(), ids.finish(), place().finish());
+            let types = [Type::INT4, Type::UUID_ARRAY, Type::PG_LSN_ARRAY];
+            work.call(GONE, &types, &[Some(&target), Some(&ids), Some(&places)])?;
         }
         Ok(())
     }
@@ -320,32 +366,27 @@ impl<'a> Table<'a, '_> {
             return Ok(());
         }
         let rows = newer.as_slice();
-        // Whether one of these changes may be of a row that was deleted after it.
-        let least = rows.iter().filter_map(|pending| pending.at().row.lsn).min();
-        let looks = unchanged.is_empty() && least.is_some() && least < gone;
-        let (statement, columns): (String, Vec<usize>) = match unchanged.is_empty() {
-            true => (plan.put(looks), (0..plan.used.len()).collect()),
-            false => {
-                let unchanged: Vec<usize> =
-                    (0..plan.used.len()).filter(|at| unchanged.contains(&plan.used[*at].column)).collect();
-                plan.change(&unchanged)
+        // Changes that may be of a row that was deleted after them.
+        let may_be_gone = |pending: &Pending<'a>| pending.at().row.lsn.is_some_and(|lsn| Some(lsn) < gone);
+        let columns = plan.written(unchanged);
+        let mut arrays = Array::of_columns(plan.sql_types(&columns), rows, |pending, number| {
+            let column = plan.used[columns[number]].column;
+            pending.value(column)
+        });
+        if unchanged.is_empty() && rows.iter().any(|pending| may_be_gone(pending)) {
+            let mut ids = Array::of_ids();
+            for pending in rows {
+                match may_be_gone(pending) {
+                    true => ids.push(Value::Text(&id_of(pending.at()))),
+                    false => ids.push(Value::Null),
+                }
             }
-        };
-        let mut arrays: Vec<TextArray> = columns.iter().map(|_| TextArray::new()).collect();
-        let mut ids = TextArray::new();
-        for pending in rows {
-            let Pending::Put { at, joined, .. } = pending else { continue };
-            if looks {
-                let key = &at.shape().key;
-                ids.push(Value::Text(id(key.len(), |number| at.after(key[number])).as_bytes()));
-            }
-            for (array, place) in arrays.iter_mut().zip(&columns) {
-                let column = plan.used[*place].column;
-                array.push(joined.as_ref().map_or_else(|| at.after(column), |values| values[column]));
-            }
+            arrays.push(ids);
         }
-        arrays.extend(looks.then_some(ids));
-        let touched = call(work, &statement, arrays)?;
+        let touched = match unchanged.is_empty() {
+            true => call(work, arrays, |sent| plan.put(sent)),
+            false => call(work, arrays, |sent| plan.change(&columns, sent)),
+        }?;
         work.count("stale", (rows.len() as u64).saturating_sub(touched));
         if !unchanged.is_empty() && touched != rows.len() as u64 && self.misses(work, &plan, rows)? {
             let text =
@@ -357,36 +398,36 @@ impl<'a> Table<'a, '_> {
 
     /// Whether one of these rows is not there, although nothing says that it was deleted later.
     fn misses(&self, work: &mut Work<'_>, plan: &Plan, rows: &[&Pending<'a>]) -> Result<bool, Fault> {
-        let (statement, columns) = plan.missing();
-        let mut arrays: Vec<TextArray> = (0..=columns.len()).map(|_| TextArray::new()).collect();
-        for pending in rows {
-            let (at, key) = (pending.at(), &pending.at().shape().key);
-            for (array, place) in arrays.iter_mut().zip(&columns) {
-                array.push(at.after(plan.used[*place].column));
-            }
-            let id = id(key.len(), |number| at.after(key[number]));
-            arrays[columns.len()].push(Value::Text(id.as_bytes()));
-        }
-        let counted = given(arrays, |types, values| work.ask(&statement, types, values))?;
+        let columns = plan.place();
+        let mut arrays = Array::of_columns(plan.sql_types(&columns), rows, |pending, number| {
+            pending.at().after(plan.used[columns[number]].column)
+        });
+        let mut ids = Array::of_ids();
+        rows.iter().for_each(|pending| ids.push(Value::Text(&id_of(pending.at()))));
+        arrays.push(ids);
+        let counted = given(arrays, |sent, values| work.ask(&plan.missing(sent), sent, values))?;
         Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
     }
 
-    /// The row of the former key gets the new one.
+    /// The row of the former key gets the new one, where it can: else it goes, and comes as another one.
     fn rename(&self, work: &mut Work<'_>, at: At<'a>, new: impl Fn(usize) -> Value<'a>) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, at.shape(), Need::Delete)? else { return Ok(()) };
-        let keys = at.shape().key.len();
-        let mut arrays: Vec<TextArray> = (0..2 * keys).map(|_| TextArray::new()).collect();
-        for (number, array) in arrays.iter_mut().enumerate() {
-            array.push(if number < keys { at.before(number) } else { new(number - keys) });
+        if plan.is_key_fixed {
+            return Ok(());
         }
+        let keys = plan.key.len();
+        let both: Vec<usize> = plan.key.iter().chain(&plan.key).copied().collect();
+        let mut arrays = Array::of_columns(plan.sql_types(&both), &[at], |at, number| match number < keys {
+            true => at.before(number),
+            false => new(number - keys),
+        });
         if plan.lsn.is_some() {
-            let lsn = at.row.lsn.map(shown_lsn);
-            let (mut lsns, mut ids) = (TextArray::new(), TextArray::new());
-            lsns.push(lsn.as_deref().map_or(Value::Null, |lsn| Value::Text(lsn.as_bytes())));
-            ids.push(Value::Text(id(keys, new).as_bytes()));
-            arrays.extend([lsns, ids]);
+            arrays.push(Array::of_places([at.row.lsn].into_iter()));
+            let mut ids = Array::of_ids();
+            ids.push(Value::Text(&id(keys, new)));
+            arrays.push(ids);
         }
-        call(work, &plan.rename(), arrays).map(drop)
+        call(work, arrays, |sent| plan.rename(sent)).map(drop)
     }
 
     fn truncate(&self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
@@ -412,7 +453,7 @@ impl<'a> Table<'a, '_> {
         match inner.run(&at_once) {
             Ok(()) => inner.commit(),
             // Other tables refer to it, or it was written to just now.
-            Err(fault) if matches!(&*fault.cause().code, "pg.0A000" | "pg.55006") => {
+            Err(fault) if matches!(&*fault.cause().code, "pg.0A000" | OBJECT_IN_USE) => {
                 drop(inner);
                 work.run(&one_by_one)
             }
@@ -427,6 +468,7 @@ impl<'a> Table<'a, '_> {
         if is_new(&at) {
             let is_alike = |next: &&At<'_>| is_new(next) && next.shape().number == shape.number;
             let count = rows.iter().take_while(is_alike).count();
+            let count = self.parts(&rows[..count], At::bytes).first().map_or(count, ExactSizeIterator::len);
             let puts: Vec<Pending<'a>> =
                 rows[..count].iter().map(|at| Pending::Put { at: *at, joined: None, unchanged: Vec::new() }).collect();
             self.put(work, &[], &puts.iter().collect::<Vec<_>>())?;
@@ -435,11 +477,10 @@ impl<'a> Table<'a, '_> {
         let Some(plan) = self.plan(work, shape, Need::Put)? else { return Ok(1) };
         if !self.does_mirror {
             // A change more, as the row was.
-            let mut arrays: Vec<TextArray> = plan.used.iter().map(|_| TextArray::new()).collect();
-            for (array, used) in arrays.iter_mut().zip(&plan.used) {
-                array.push(at.before(used.column));
-            }
-            return call(work, &plan.put(false), arrays).map(|_| 1);
+            let columns = plan.written(&[]);
+            let before = |at: &At<'a>, number: usize| at.before(plan.used[columns[number]].column);
+            let arrays = Array::of_columns(plan.sql_types(&columns), &[at], before);
+            return call(work, arrays, |sent| plan.put(sent)).map(|_| 1);
         }
         let is_change = at.row.act == Act::Put;
         let text = |value: Value<'a>| match value {
@@ -462,15 +503,17 @@ impl<'a> Table<'a, '_> {
     }
 }
 
-fn call(work: &mut Work<'_>, statement: &str, arrays: Vec<TextArray>) -> Result<u64, Fault> {
-    given(arrays, |types, values| work.call(statement, types, values)).map_err(of_value)
+/// A statement of these arrays, by their types.
+fn call(work: &mut Work<'_>, arrays: Vec<Array>, statement: impl FnOnce(&[Type]) -> String) -> Result<u64, Fault> {
+    given(arrays, |sent, values| work.call(&statement(sent), sent, values)).map_err(of_value)
 }
 
 /// Arrays as a statement takes them.
-fn given<T>(arrays: Vec<TextArray>, give: impl FnOnce(&[Type], &[Option<&[u8]>]) -> T) -> T {
-    let arrays: Vec<Vec<u8>> = arrays.into_iter().map(TextArray::finish).collect();
+fn given<T>(arrays: Vec<Array>, give: impl FnOnce(&[Type], &[Option<&[u8]>]) -> T) -> T {
+    let sent: Vec<Type> = arrays.iter().map(Array::array_type).collect();
+    let arrays: Vec<Vec<u8>> = arrays.into_iter().map(Array::finish).collect();
     let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
-    give(&vec![Type::TEXT_ARRAY; values.len()], &values)
+    give(&sent, &values)
 }
 
 /// The statement is ours: where its syntax is said to be wrong, that of a value is. The server's words may repeat it.
@@ -485,11 +528,16 @@ fn of_value(fault: Fault) -> Fault {
 }
 
 /// What a key is known by when its row is gone.
-fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> String {
-    let digest = Sha256::digest(key(columns, value));
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    Uuid::from_bytes(bytes).simple().to_string()
+fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&Sha256::digest(key(columns, value))[..16]);
+    id
+}
+
+/// That of a row that is put.
+fn id_of(at: &At<'_>) -> [u8; 16] {
+    let key = &at.shape().key;
+    id(key.len(), |number| at.after(key[number]))
 }
 
 /// One column is its own key; of several each has its length before it.

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::message::utf8;
 use super::naming::{Naming, TableName, source_name};
-use super::shape::{Additions, Fields, Named, Shape, named};
+use super::shape::{Additions, Fields, Named, Shape, Types, named};
 use crate::decode::debezium::{Field, Kind, NameRules, Origin, Widening, payload_behind, unwrap};
 use crate::fault::Cause;
 
@@ -39,6 +40,8 @@ pub struct Lane {
     pub is_enveloped: Option<bool>,
     schemas: Vec<(String, Arc<ValueSchema>)>,
     shapes: Vec<Used>,
+    /// What the last key with a schema began with, up to its payload.
+    key_prefix: String,
 }
 
 /// A payload with what is known of its schema.
@@ -48,12 +51,13 @@ pub struct Read<'a> {
 }
 
 impl Lane {
-    pub fn read<'a>(&mut self, known: &Known, json: &'a str) -> Result<Read<'a>, Cause> {
+    pub fn read<'a>(&mut self, known: &Known, json: &'a [u8]) -> Result<Read<'a>, Cause> {
         for (prefix, schema) in self.schemas.iter().rev() {
             if let Some(payload) = payload_behind(json, prefix) {
-                return Ok(Read { payload, schema: Some(schema.clone()) });
+                return Ok(Read { payload: utf8(payload)?, schema: Some(schema.clone()) });
             }
         }
+        let json = utf8(json)?;
         let Some(parts) = unwrap(json) else { return Ok(Read { payload: json, schema: None }) };
         if parts.schema == "null" {
             return Ok(Read { payload: parts.payload, schema: None });
@@ -66,6 +70,21 @@ impl Lane {
             self.schemas.push((prefix.to_owned(), schema.clone()));
         }
         Ok(Read { payload: parts.payload, schema: Some(schema) })
+    }
+
+    /// A key without its schema.
+    pub fn key<'a>(&mut self, json: &'a [u8]) -> Result<&'a str, Cause> {
+        if !self.key_prefix.is_empty()
+            && let Some(payload) = payload_behind(json, &self.key_prefix)
+        {
+            return utf8(payload);
+        }
+        let json = utf8(json)?;
+        let Some(parts) = unwrap(json) else { return Ok(json) };
+        if let Some(prefix) = parts.prefix {
+            prefix.clone_into(&mut self.key_prefix);
+        }
+        Ok(parts.payload)
     }
 
     /// None where nothing is known yet; the inner one where the table is left out.
@@ -110,7 +129,7 @@ struct Held {
     /// Whether the rows of a topic come in an envelope.
     topics: HashMap<String, bool>,
     /// Types of the columns of tables that are not as this program would have made them.
-    targets: HashMap<TableName, HashMap<String, String>>,
+    targets: HashMap<TableName, Arc<Types>>,
 }
 
 impl Known {
@@ -152,10 +171,13 @@ impl Known {
     }
 
     /// From now on values are written as these columns want them.
-    pub fn note_target(&self, table: &TableName, types: HashMap<String, String>) {
+    pub fn note_target(&self, table: &TableName, types: Types) {
         let mut held = self.held();
-        held.targets.insert(table.clone(), types);
-        held.shapes.clear();
+        // Several lanes may find out about one table, each by itself.
+        if held.targets.get(table).is_none_or(|known| **known != types) {
+            held.targets.insert(table.clone(), Arc::new(types));
+            held.shapes.clear();
+        }
     }
 
     /// Whether a value that a guessed kind does not take would make another guess.
@@ -191,19 +213,18 @@ impl Known {
             return Ok(Some(shape.clone()));
         }
         let source = source_name(origin);
-        let target = held.targets.get(&table);
+        let target = held.targets.get(&table).cloned();
         let fit = |(name, kind): Named| {
             let column = self.naming.column(&source, &name).ok().flatten();
-            let have = column.and_then(|column| target?.get(&column));
+            let have = column.and_then(|column| target.as_ref()?.get(&column));
             let kind = match (kind, have) {
                 (Some(kind), Some(have)) => Some(fitted(kind, have)),
                 (kind, _) => kind,
             };
             (name, kind)
         };
-        let is_fitted = target.is_some();
         let fields = fields.into_iter().map(fit).collect();
-        let fields = Fields { table, fields, is_guess: schema.is_none(), is_fitted };
+        let fields = Fields { table, fields, is_guess: schema.is_none(), fitted_to: target };
         let shape = Arc::new(Shape::new(&self.naming, &self.additions, origin, fields, key)?);
         held.shapes.insert(id, shape.clone());
         Ok(Some(shape))

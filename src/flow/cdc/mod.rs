@@ -7,6 +7,7 @@
 
 mod apply;
 mod array;
+mod cut;
 mod lane;
 mod message;
 mod naming;
@@ -23,9 +24,7 @@ use serde_json::json;
 
 use self::apply::Changes;
 use self::lane::{Known, Read, ValueSchema};
-use self::message::{
-    Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, fill_extra, header, hide, key_of, origin_of, utf8,
-};
+use self::message::{Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, fill_extra, header, hide, origin_of};
 use self::naming::{Mask, Naming};
 use self::plan::Plans;
 pub use self::rows::CdcRows;
@@ -34,6 +33,7 @@ use self::shape::{Additions, Content, Extra, Shape};
 use crate::config;
 use crate::decode::debezium::{
     Binary, Change, Decimals, Field, Kind, Message, Modes, NameRules, Op, Origin, Precision, Written, each_field, read,
+    unfolded_max,
 };
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
@@ -64,10 +64,12 @@ pub struct Cdc {
     forgot_at: Mutex<Instant>,
 }
 
-/// Places in a buffer are counted in 32 bits. A batch closes long before, but for what one record unfolds to.
-const TEXT_BYTES_MAX: usize = 1 << 30;
-const READS: &str =
-    "SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL lc_monetary = 'C'";
+/// Of the texts of a row: half of what PostgreSQL takes in one message. Also keeps a buffer, which closes at its own limit
+/// and then holds one row more, within what 32 bits can count.
+const ROW_BYTES_MAX: usize = 512 << 20;
+/// Of those of a key alone. No index of PostgreSQL takes as much.
+const KEY_BYTES_MAX: usize = 16 << 20;
+const SETTINGS: &str = include_str!("../../../sql/cdc/settings.sql");
 const FORGET: &str = include_str!("../../../sql/cdc/forget.sql");
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
@@ -117,7 +119,6 @@ impl Cdc {
 
     fn add(&self, record: &Record<'_>, rows: &mut CdcRows) -> Result<(), Cause> {
         let Some(payload) = record.payload else { return self.add_tombstone(record, rows) };
-        let payload = utf8(payload)?;
         let Read { payload, schema } = rows.lane.read(&self.known, payload)?;
         let schema = schema.as_deref();
         if payload == "null" {
@@ -138,7 +139,7 @@ impl Cdc {
             rows.lane.is_enveloped = Some(change.origin.is_some());
             self.known.note(&record.partition.topic, change.origin.is_some());
         }
-        let key = key_of(record)?;
+        let key = record.key.map_or(Ok(Vec::new()), |key| fields_of(rows.lane.key(key)?))?;
         self.add_change(record, schema, &change, &key, rows)
     }
 
@@ -155,7 +156,7 @@ impl Cdc {
     /// Behind an envelope's deletion it says nothing new; where rows come by themselves it is the deletion.
     fn add_tombstone(&self, record: &Record<'_>, rows: &mut CdcRows) -> Result<(), Cause> {
         let is_enveloped = rows.lane.is_enveloped.or_else(|| self.known.is_enveloped(&record.partition.topic));
-        let key = key_of(record)?;
+        let key = record.key.map_or(Ok(Vec::new()), |key| fields_of(rows.lane.key(key)?))?;
         if is_enveloped == Some(true) || key.is_empty() {
             rows.asides += 1;
             return Ok(());
@@ -236,7 +237,7 @@ impl Cdc {
         key: &Fields<'_>,
         rows: &mut CdcRows,
     ) -> Result<bool, Cause> {
-        let is_keyed = !shape.key.is_empty();
+        let (is_keyed, began) = (!shape.key.is_empty(), rows.text_len());
         let (mut act, told) = match change.op {
             Op::Create | Op::Read => (Act::Put, Told::Inserted),
             Op::Update => (Act::Put, Told::Updated),
@@ -261,7 +262,8 @@ impl Cdc {
                 }
                 if change.op == Op::Create && is_keyed && rows.has_unchanged(start, shape.columns.len()) {
                     let old = header(record, OLD_KEY);
-                    before = old.map(|old| self.fill_key(shape, &fields_of(&old)?, None, rows)).transpose()?.flatten();
+                    let fields = old.as_deref().map(|old| fields_of(rows.lane.key(old.as_bytes())?)).transpose()?;
+                    before = fields.map(|old| self.fill_key(shape, &old, None, rows)).transpose()?.flatten();
                 } else if change.op == Op::Update && !is_keyed && self.does_mirror {
                     let image = change.before.ok_or_else(|| missing("before"))?;
                     let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
@@ -277,7 +279,8 @@ impl Cdc {
                 }
                 // The row goes on under another key, and with it what the other message may leave out.
                 if let Some(new) = header(record, NEW_KEY) {
-                    after = self.fill_key(shape, &fields_of(&new)?, None, rows)?;
+                    let fields = fields_of(rows.lane.key(new.as_bytes())?)?;
+                    after = self.fill_key(shape, &fields, None, rows)?;
                     if after.is_some() {
                         act = Act::Move;
                     }
@@ -289,9 +292,7 @@ impl Cdc {
                 before = Some(start);
             }
         }
-        if rows.text_len() > TEXT_BYTES_MAX {
-            return Err(Cause::new("cdc.value", "the row is too large as a text"));
-        }
+        check_text(rows, began + ROW_BYTES_MAX)?;
         rows.push(shape, (act, told), change.lsn, (before, after));
         Ok(true)
     }
@@ -306,6 +307,7 @@ impl Cdc {
         rows: &mut CdcRows,
     ) -> Result<Option<u32>, Cause> {
         let start = rows.values(shape.columns.len());
+        let limit = text_limit(rows, image);
         let (mut next, mut seen, mut fits) = (0, 0, true);
         each_field(image, &mut |name, json| {
             let at = match shape.fields.get(next) {
@@ -318,7 +320,10 @@ impl Cdc {
             };
             (next, seen) = (at + 1, seen + 1);
             match shape.fields[at].column {
-                Some(column) if fits => self.fill_value(shape, column, json, start, rows).map(|known| fits &= known),
+                Some(column) if fits => {
+                    fits = self.fill_value(shape, column, json, start, rows)?;
+                    check_text(rows, limit)
+                }
                 _ => Ok(()),
             }
         })?;
@@ -411,6 +416,7 @@ impl Cdc {
             (false, None) => return Ok(None),
         };
         let start = rows.values(shape.key.len());
+        let limit = rows.text_len() + KEY_BYTES_MAX;
         for (number, (name, column)) in shape.key_fields.iter().zip(&shape.key).enumerate() {
             let Some((_, json)) = fields.iter().find(|(field, _)| field == name) else { return Ok(None) };
             let Some(kind) = shape.columns[*column].kind() else { return Ok(None) };
@@ -423,8 +429,21 @@ impl Cdc {
                 hide(mask, at, rows.text());
             }
             rows.set(start + number as u32, at);
+            check_text(rows, limit)?;
         }
         Ok(Some(start))
+    }
+}
+
+/// Up to where the values of an image may go.
+fn text_limit(rows: &CdcRows, image: &str) -> usize {
+    rows.text_len() + unfolded_max(image).min(ROW_BYTES_MAX)
+}
+
+fn check_text(rows: &CdcRows, limit: usize) -> Result<(), Cause> {
+    match rows.text_len() <= limit {
+        true => Ok(()),
+        false => Err(Cause::new("cdc.value", "the row is too large as a text")),
     }
 }
 
@@ -447,18 +466,21 @@ impl Flow for Cdc {
         let mark = rows.mark();
         self.add(record, rows).map_err(|cause| {
             rows.reset(&mark);
-            if self.goes_on { Fault::Reject(cause) } else { Fault::Stop(cause) }
+            self.refusal(cause)
         })
+    }
+
+    fn refusal(&self, cause: Cause) -> Fault {
+        if self.goes_on { Fault::Reject(cause) } else { Fault::Stop(cause) }
     }
 
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<CdcRows>]) -> Result<(), Fault> {
         // Topics come in any order: within a transaction that must not matter, and without checks it never does.
-        work.run(match self.is_replica {
+        let checks = match self.is_replica {
             true => "SET LOCAL session_replication_role = replica",
             false => "SET CONSTRAINTS ALL DEFERRED",
-        })?;
-        // What a text means must not depend on where the server stands.
-        work.run(READS)?;
+        };
+        work.run(&format!("{SETTINGS};\n{checks}"))?;
         work.count("aside", batches.iter().map(|batch| batch.rows.asides).sum());
         if batches.iter().all(|batch| batch.rows.is_empty()) {
             return Ok(());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::lane::Known;
 use super::naming::{TableName, quoted};
-use super::shape::{Column, Content, Extra, Shape};
+use super::shape::{Column, Content, Extra, Shape, Types};
 use super::statement::{Plan, Used};
 use crate::decode::debezium::{Kind, Widening};
 use crate::fault::{Cause, Fault};
@@ -27,6 +27,9 @@ const PLANS_MAX: usize = 2_000;
 /// So long a table that does not fit is not looked at again.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 
+/// So long a plan holds: by then it is noticed what somebody else has made of the table.
+const HELD_FOR: Duration = Duration::from_secs(60);
+
 /// What a plan is needed for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
@@ -44,24 +47,45 @@ pub struct Plans {
 
 #[derive(Default)]
 struct Held {
-    plans: HashMap<u64, Arc<Plan>>,
+    plans: HashMap<u64, (Instant, Arc<Plan>)>,
     refused: HashMap<u64, (Instant, Cause)>,
 }
 
 /// A table as the catalog has it.
 pub struct Found {
-    /// Name, type, type without limits.
-    pub columns: Vec<(String, String, String)>,
+    pub columns: Vec<FoundColumn>,
+}
+
+pub struct FoundColumn {
+    name: String,
+    sql_type: String,
+    /// Without limits.
+    cast: String,
+    /// The table makes its value of other columns, and takes none.
+    is_generated: bool,
+    /// It takes a value where a row comes, and no other later: GENERATED ALWAYS AS IDENTITY.
+    is_fixed: bool,
 }
 
 impl Found {
     pub fn look(work: &mut Work<'_>, table: &TableName) -> Result<Found, Fault> {
         let rows = work.query(COLUMNS, &[&table.schema, &table.name])?;
-        Ok(Found { columns: rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect() })
+        let column = |row: &postgres::Row| FoundColumn {
+            name: row.get(0),
+            sql_type: row.get(1),
+            cast: row.get(2),
+            is_generated: row.get(3),
+            is_fixed: row.get(4),
+        };
+        Ok(Found { columns: rows.iter().map(column).collect() })
     }
 
-    fn column(&self, name: &str) -> Option<&(String, String, String)> {
-        self.columns.iter().find(|(known, ..)| known == name)
+    fn column(&self, name: &str) -> Option<&FoundColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    pub fn generates(&self, name: &str) -> bool {
+        self.column(name).is_some_and(|column| column.is_generated)
     }
 }
 
@@ -93,7 +117,9 @@ impl Plans {
     ) -> Result<Option<Arc<Plan>>, Fault> {
         {
             let held = self.held();
-            if let Some(plan) = held.plans.get(&shape.number) {
+            if let Some((since, plan)) = held.plans.get(&shape.number)
+                && since.elapsed() < HELD_FOR
+            {
                 return Ok(Some(plan.clone()));
             }
             if let Some((since, cause)) = held.refused.get(&shape.number)
@@ -105,7 +131,9 @@ impl Plans {
         let made = self.make(work, known, shape, need);
         match &made {
             // A trial is taken back, with the tables that it has made.
-            Ok(Some((plan, false))) if !work.is_inner() => drop(self.held().plans.insert(shape.number, plan.clone())),
+            Ok(Some((plan, false))) if !work.is_inner() => {
+                drop(self.held().plans.insert(shape.number, (Instant::now(), plan.clone())));
+            }
             Err(Fault::Reject(cause)) => {
                 drop(self.held().refused.insert(shape.number, (Instant::now(), cause.clone())));
             }
@@ -128,9 +156,7 @@ impl Plans {
         if found.columns.is_empty() && !is_needed {
             return Ok(None);
         }
-        if !shape.is_fitted {
-            self.fit(work, known, shape, &found)?;
-        }
+        self.fit(work, known, shape, &found)?;
         let (target, mut is_passing) = self.follow(work, shape)?;
         let changes = |found: &Found| changes_of(shape, found);
         if need != Need::Put && !found.columns.is_empty() {
@@ -153,16 +179,28 @@ impl Plans {
         Ok(Some((Arc::new(plan), is_passing)))
     }
 
+    /// Whether values are written as the table wants them by now, and nothing else of what `plan` looks at.
+    pub fn check_fit(&self, work: &mut Work<'_>, known: &Known, shape: &Shape) -> Result<(), Fault> {
+        let found = Found::look(work, &shape.table)?;
+        self.fit(work, known, shape, &found)
+    }
+
     /// Values are written as their columns want them: where those are others than their source's, by kind or because the
     /// server has no such type, they have to be read again.
     pub fn fit(&self, work: &mut Work<'_>, known: &Known, shape: &Shape, found: &Found) -> Result<(), Fault> {
-        let mut types: HashMap<String, String> =
-            found.columns.iter().map(|(name, kind, _)| (name.clone(), kind.clone())).collect();
+        let written = found.columns.iter().filter(|column| !column.is_generated);
+        let mut types: Types = written.map(|column| (column.name.clone(), column.sql_type.clone())).collect();
         let mut is_other = false;
         for column in shape.columns.iter().filter(|column| column.is_plain()) {
             let Some(kind) = column.kind() else { continue };
+            let former = shape.fitted_to.as_ref().and_then(|types| types.get(&column.name));
             match types.get(&column.name) {
-                Some(have) => is_other |= is_taken(kind, have) && kind.fitted(have) != *kind,
+                Some(have) if former == Some(have) => {}
+                // What a column was that is another one by now, values must not be written for any longer.
+                Some(have) => {
+                    let (is_taken, is_same) = (is_taken(kind, have), kind.fitted(have) == *kind);
+                    is_other |= !is_same && (is_taken || former.is_some());
+                }
                 None if kind.extension().is_some() => {
                     let is_there: bool = work.query(HAS_TYPE, &[&kind.sql_type()])?[0].get(0);
                     if !is_there {
@@ -269,11 +307,11 @@ pub fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
     for column in &shape.columns {
         let Some(want) = column.sql_type() else { continue };
         let name = quoted(&column.name);
-        let Some((_, have, _)) = found.column(&column.name) else {
+        let Some(FoundColumn { sql_type: have, is_generated, .. }) = found.column(&column.name) else {
             changes.push(format!("ALTER TABLE {table} ADD COLUMN {name} {want}"));
             continue;
         };
-        let Some(kind) = column.kind().filter(|_| column.is_plain()) else { continue };
+        let Some(kind) = column.kind().filter(|_| column.is_plain() && !is_generated) else { continue };
         match kind.widening(have) {
             // What does not keep to a limit the server refuses, row by row.
             Widening::Fits | Widening::Perhaps(_) => {}
@@ -292,12 +330,23 @@ pub fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
 }
 
 pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault> {
-    let mut used = Vec::new();
+    let (mut used, mut is_key_fixed) = (Vec::new(), false);
     let mut places = vec![None; shape.columns.len()];
     for (index, column) in shape.columns.iter().enumerate() {
-        if let Some((name, _, cast)) = found.column(&column.name)
-            && column.sql_type().is_some()
-        {
+        let Some(FoundColumn { name, cast, is_generated: false, is_fixed, .. }) = found.column(&column.name) else {
+            continue;
+        };
+        if *is_fixed && !shape.key.contains(&index) {
+            let text = format!(
+                "column {} of {} is GENERATED ALWAYS AS IDENTITY and not of the key, so that its rows could not change: \
+                 make it BY DEFAULT",
+                quoted(name),
+                shape.table.quoted()
+            );
+            return Err(Fault::reject("cdc.column", text));
+        }
+        is_key_fixed |= *is_fixed;
+        if column.sql_type().is_some() {
             places[index] = Some(used.len());
             let is_field = column.kind().is_some();
             used.push(Used { column: index, name: name.clone(), cast: cast.clone(), is_field });
@@ -306,7 +355,8 @@ pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault>
     let key = shape.key.iter().map(|column| {
         places[*column].ok_or_else(|| {
             let name = quoted(&shape.columns[*column].name);
-            Fault::reject("cdc.key", format!("{} has no column {name}, which is of the key", shape.table.quoted()))
+            let table = shape.table.quoted();
+            Fault::reject("cdc.key", format!("{table} has no column {name} to be written, and it is of the key"))
         })
     });
     let key = key.collect::<Result<Vec<usize>, Fault>>()?;
@@ -318,6 +368,7 @@ pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault>
         table: shape.table.quoted(),
         target,
         key,
+        is_key_fixed,
         lsn: find(&|content| matches!(content, Content::Extra(Extra::Lsn))),
         deleted: find(&|content| matches!(content, Content::Deleted)),
         used,

@@ -25,7 +25,7 @@ impl Outlook for Cdc {
             let Some(shape) = self.shape_of(records).map_err(Fault::Reject)? else { return Ok(None) };
             match self.plans.foresee(work, self, &shape) {
                 Err(Fault::Retry(cause)) if cause.code == AGAIN && attempt < ATTEMPTS => attempt += 1,
-                found => return found.map(|(is_there, changes)| Some(shown(&shape, is_there, changes))),
+                found => return found.map(Some),
             }
         }
     }
@@ -53,12 +53,10 @@ impl Cdc {
 }
 
 impl Plans {
-    /// Whether the table is there, and the statements that would make it fit.
-    fn foresee(&self, work: &mut Work<'_>, cdc: &Cdc, shape: &Shape) -> Result<(bool, Vec<String>), Fault> {
+    /// What the table is, and what would make it fit.
+    fn foresee(&self, work: &mut Work<'_>, cdc: &Cdc, shape: &Shape) -> Result<Preview, Fault> {
         let found = Found::look(work, &shape.table)?;
-        if !shape.is_fitted {
-            self.fit(work, &cdc.known, shape, &found)?;
-        }
+        self.fit(work, &cdc.known, shape, &found)?;
         let is_following: bool = work.query(IS_FOLLOWING, &[])?[0].get(0);
         if is_following {
             followed(work, shape)?;
@@ -70,11 +68,11 @@ impl Plans {
         if is_there {
             plan_of(shape, &found, 0)?.check_key(work, shape)?;
         }
-        Ok((is_there, changes))
+        Ok(shown(shape, &found, changes))
     }
 }
 
-fn shown(shape: &Shape, is_there: bool, changes: Vec<String>) -> Preview {
+fn shown(shape: &Shape, found: &Found, changes: Vec<String>) -> Preview {
     let columns = shape.columns.iter().map(|column| {
         let sql_type =
             column.sql_type().unwrap_or_else(|| "of a type that is not known yet: only null so far".to_owned());
@@ -84,6 +82,7 @@ fn shown(shape: &Shape, is_there: bool, changes: Vec<String>) -> Preview {
         Content::Field(Some(kind)) | Content::Masked(kind, _) => kind.is_by_name(),
         _ => false,
     });
+    let left_out = shape.columns.iter().filter(|column| found.generates(&column.name));
     Preview {
         table: shape.table.quoted(),
         source: shape.identity.clone(),
@@ -91,7 +90,8 @@ fn shown(shape: &Shape, is_there: bool, changes: Vec<String>) -> Preview {
         columns: columns.collect(),
         is_guess: shape.is_guess,
         by_name: by_name.map(|column| quoted(&column.name)).collect(),
-        is_there,
+        left_out: left_out.map(|column| quoted(&column.name)).collect(),
+        is_there: !found.columns.is_empty(),
         changes,
     }
 }

@@ -17,6 +17,15 @@ pub enum Value<'a> {
     Text(&'a [u8]),
 }
 
+impl Value<'_> {
+    pub fn bytes(&self) -> usize {
+        match self {
+            Value::Text(text) => text.len(),
+            Value::Null | Value::Unchanged => 0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     start: u32,
@@ -165,6 +174,15 @@ impl CdcRows {
 
     pub fn shape(&self, row: &Row) -> &Arc<Shape> {
         &self.shapes[row.shape as usize]
+    }
+
+    /// Of all values of the row.
+    pub fn row_bytes(&self, row: &Row) -> usize {
+        let shape = self.shape(row);
+        let of = |start: Option<u32>, count: usize| -> usize {
+            start.map_or(0, |start| (start..start + count as u32).map(|slot| self.value(slot).bytes()).sum())
+        };
+        of(row.before, shape.before_len()) + of(row.after, row.after_len(shape))
     }
 
     fn value(&self, slot: u32) -> Value<'_> {

@@ -1,7 +1,8 @@
 //! The shape of a table's changes: its target, its columns with what their values mean, and which of these are the key.
 //! Made of a schema, or, where records come without one, of the values that have been seen so far.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::naming::{Mask, Naming, TableName, source_name};
@@ -112,9 +113,12 @@ pub struct Shape {
     pub fields: Vec<Source>,
     /// Without a schema kinds are a guess.
     pub is_guess: bool,
-    /// Whether the target's columns were known when it was made, and values are written as they want them.
-    pub is_fitted: bool,
+    /// The target's columns, where it is not as this program would have made it: values are written as these want them.
+    pub fitted_to: Option<Arc<Types>>,
 }
+
+/// Types of columns by their names.
+pub type Types = HashMap<String, String>;
 
 /// What is the same for every table.
 pub struct Additions {
@@ -132,7 +136,7 @@ pub struct Fields {
     pub table: TableName,
     pub fields: Vec<Named>,
     pub is_guess: bool,
-    pub is_fitted: bool,
+    pub fitted_to: Option<Arc<Types>>,
 }
 
 impl Shape {
@@ -141,7 +145,7 @@ impl Shape {
         naming: &Naming,
         additions: &Additions,
         origin: &Origin<'_>,
-        Fields { table, fields, is_guess, is_fitted }: Fields,
+        Fields { table, fields, is_guess, fitted_to }: Fields,
         key: &[String],
     ) -> Result<Shape, Cause> {
         let source = source_name(origin);
@@ -204,7 +208,7 @@ impl Shape {
             key_fields,
             fields: sources,
             is_guess,
-            is_fitted,
+            fitted_to,
         })
     }
 

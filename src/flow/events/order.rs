@@ -12,7 +12,7 @@ use super::{NAME, Step};
 use crate::fault::Fault;
 use crate::outlet::Message;
 use crate::pg::Work;
-use crate::pg::held::{self, Head};
+use crate::pg::held::{self, Head, ToPark};
 use crate::record::{Headers, Partition, Record};
 
 /// Parked records whose turn comes in one transaction. Where there are more, the next one is made a head, and goes the
@@ -118,7 +118,7 @@ impl Headers for Unfolded<'_> {
 pub fn keep(work: &mut Work<'_>, group: &Group<'_>, holds: &Holds, steps: &[Step]) -> Result<(), Fault> {
     // By key: its head when all is done.
     let mut heads: BTreeMap<&[u8], Option<Head>> = BTreeMap::new();
-    let (mut park_keys, mut park_records) = (Vec::new(), Vec::new());
+    let mut to_park = ToPark::default();
     let (mut unpark_keys, mut unpark_places) = (Vec::new(), Vec::new());
     for (index, step) in steps.iter().enumerate() {
         let Some(key) = group.key(index) else { continue };
@@ -132,8 +132,7 @@ pub fn keep(work: &mut Work<'_>, group: &Group<'_>, holds: &Holds, steps: &[Step
                 let mut packed = Messages::default();
                 let origin = group.origin(index);
                 packed.failed("", group.packed(index), &origin, origin.attempt, "", None);
-                park_keys.push(key);
-                park_records.push(packed.into_body());
+                to_park.add(key, packed.into_body(), None);
             }
             // Of a record that was published twice the second one is no head any more.
             _ if holds.is_head(group, index) => drop(heads.entry(key).or_insert(None)),
@@ -148,5 +147,5 @@ pub fn keep(work: &mut Work<'_>, group: &Group<'_>, holds: &Holds, steps: &[Step
     held::hold(work, NAME, heads.iter().filter_map(|(key, head)| Some((*key, head.as_ref()?))))?;
     let released: Vec<&[u8]> = heads.iter().filter(|(_, head)| head.is_none()).map(|(key, _)| *key).collect();
     held::release(work, NAME, &released)?;
-    held::park(work, NAME, &park_keys, &park_records)
+    held::park(work, NAME, &to_park)
 }

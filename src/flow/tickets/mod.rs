@@ -5,30 +5,33 @@
 //! decided in memory (`plan`), and all of it is written by one COPY and a statement for each table, however many there are.
 //!
 //! What fails is a letter. By configuration it also stops its key: later records of the key are parked (`pg/held`) until
-//! somebody replays the letter or drops it, and follow in the transaction that does so. Other keys go on.
+//! somebody replays the letter or drops it, and follow in the transaction that does so (`turns`). Other keys go on.
 
 mod group;
 mod journeys;
 mod plan;
 mod rows;
 pub mod ticket;
+mod turns;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use postgres::types::{FromSql, Type};
 
-use self::group::{Group, Parked, source};
+use self::group::{Group, source};
 pub use self::journeys::Journeys;
-use self::plan::{Books, Plan, Policy, REPEAT, STEP_BACK, Stand};
+use self::plan::{Books, Plan, Policy, REPEAT, STEP_BACK, Stand, is_gap};
 pub use self::rows::TicketRows;
-use self::ticket::{COLUMNS, Ticket};
+use self::ticket::{COLUMNS, SCALE_BYTES, Ticket};
+use self::turns::Turns;
 use crate::config;
 use crate::decode::schema::JsonSchema;
 use crate::engine::Batch;
 use crate::fault::{Cause, Fault};
-use crate::flow::field::Flaw;
+use crate::flow::field::{self as fields, Amount, Flaw};
 use crate::flow::{Flow, json_schema};
 use crate::pg::copy::field;
+use crate::pg::held::{Behind, ToPark};
 use crate::pg::letters::kept::Held;
 use crate::pg::search::Search;
 use crate::pg::{Work, held, letters, quoted};
@@ -36,8 +39,8 @@ use crate::record::Record;
 
 pub const NAME: &str = "tickets";
 
-/// Parked records that are in memory at once while they follow.
-const TURNS_MAX: i64 = 1_000;
+/// Of a ticket under the key of another order, and of one whose key no order can have.
+const KEY: &str = "tickets.key";
 
 pub struct Tickets {
     policy: Policy,
@@ -97,13 +100,14 @@ impl Tickets {
         match ticket.order_id.as_bytes() == key {
             true => Ok(ticket),
             // In the partition of another key it is in no order with those of its own.
-            false => Err(Cause::new("tickets.key", "order_id is not the key of the record")),
+            false => Err(Cause::new(KEY, "order_id is not the key of the record")),
         }
     }
 
-    /// One turn. Gives the keys whose head is dealt with.
-    fn apply(&self, work: &mut Work<'_>, group: &Group<'_>) -> Result<Vec<Vec<u8>>, Fault> {
-        let books = self.look(work, group)?;
+    /// Does with these tickets what is to be done with them, and notes whose turn that makes it. Gives whether any is not
+    /// parked, or not any more.
+    fn apply(&self, work: &mut Work<'_>, group: &Group<'_>, turns: &mut Turns) -> Result<bool, Fault> {
+        let books = self.look(work, group, turns)?;
         let plan = self.write_all(work, group, &books)?;
         if group.is_replay()
             && let Some((_, cause)) = plan.failures().next()
@@ -115,21 +119,31 @@ impl Tickets {
         letters::write(work, NAME, failed.iter().map(|(partition, letter)| (*partition, letter)))?;
         self.move_orders(work, group, &plan)?;
         keep(work, group, &plan)?;
-        plan.steps.iter().for_each(|step| work.count(step.word(), 1));
-        Ok(plan.orders.iter().filter(|(_, order)| order.is_freed).map(|(key, _)| key.to_vec()).collect())
+        let stays = |index: usize| plan.steps[index] == plan::Step::Parked && group.parked(index).is_some();
+        for index in (0..group.len()).filter(|index| !stays(*index)) {
+            work.count(plan.steps[index].word(), 1);
+        }
+        turns.note(&plan);
+        Ok(plan.steps.iter().any(|step| *step != plan::Step::Parked))
     }
 
-    /// What is known of the keys, with all that is held of them and their orders locked.
-    fn look(&self, work: &mut Work<'_>, group: &Group<'_>) -> Result<Books, Fault> {
+    /// Where these orders stand, with their rows locked.
+    fn stands(&self, work: &mut Work<'_>, ids: &[&str]) -> Result<HashMap<Vec<u8>, Stand>, Fault> {
+        let stand = |row: &postgres::Row| {
+            let stand = Stand { is_known: true, sequence: row.get(1), skip_to: row.get(2) };
+            (row.get::<_, &str>(0).as_bytes().to_vec(), stand)
+        };
+        Ok(work.lock(&self.sql.lock, &[&ids])?.iter().map(stand).collect())
+    }
+
+    /// What is known of the keys, with all that is held of them and their orders locked. What held those back that have
+    /// their turn is dealt with.
+    fn look(&self, work: &mut Work<'_>, group: &Group<'_>, turns: &Turns) -> Result<Books, Fault> {
         let keys: BTreeSet<&[u8]> = (0..group.len()).map(|index| group.key(index)).collect();
-        let heads = held::lock(work, NAME, || keys.iter().copied().collect())?;
+        let mut heads = held::lock(work, NAME, || keys.iter().copied().collect())?;
+        heads.retain(|key, _| !turns.freed.contains_key(key));
         let ids: Vec<&str> = keys.iter().filter_map(|key| order_id(key)).collect();
-        let mut stands = HashMap::with_capacity(ids.len());
-        for row in work.lock(&self.sql.lock, &[&ids])? {
-            let id: &str = row.get(0);
-            let stand = Stand { is_known: true, sequence: row.get(1), may_skip: row.get(2) };
-            stands.insert(id.as_bytes().to_vec(), stand);
-        }
+        let stands = self.stands(work, &ids)?;
         let (mut ids, mut sequences) = (Vec::new(), Vec::new());
         for index in 0..group.len() {
             let (key, stand) = (group.key(index), stands.get(group.key(index)));
@@ -145,10 +159,8 @@ impl Tickets {
         let mut stored = HashMap::new();
         if !ids.is_empty() {
             for row in work.query(&self.sql.stored, &[&ids, &sequences])? {
-                let mut copy = COLUMNS.to_be_bytes().to_vec();
-                (0..COLUMNS as usize).for_each(|column| field(&mut copy, Some(&row.get::<_, Raw>(column).0)));
                 let (id, sequence): (&str, i64) = (row.get(0), row.get(1));
-                stored.insert((id.as_bytes().to_vec(), sequence), copy);
+                stored.insert((id.as_bytes().to_vec(), sequence), copy_of(&row));
             }
         }
         Ok(Books { heads, stands, stored })
@@ -214,43 +226,70 @@ impl Tickets {
         Ok(())
     }
 
-    /// The parked records of keys whose head is dealt with, in their order. One of them may be the next head.
-    fn follow(&self, work: &mut Work<'_>, keys: &[Vec<u8>]) -> Result<(), Fault> {
-        let mut after = i64::MIN;
-        while !keys.is_empty() {
-            let rows = held::walk(work, NAME, keys, after, TURNS_MAX)?;
-            let Some(last) = rows.last() else { break };
-            after = last.get(1);
-            let mut parked = Parked::default();
-            for row in &rows {
-                parked.add(row.get(1), row.get(2), |record, rows| self.decode(record, rows))?;
-            }
-            self.apply(work, &Group::of_parked(&parked))?;
+    /// Nobody waits for what was dropped, nor for what is missing before it. Gives where the orders stand that this is about,
+    /// and up to where nothing of them is waited for.
+    fn skip(&self, work: &mut Work<'_>, dropped: &[Held]) -> Result<BTreeMap<Vec<u8>, Behind>, Fault> {
+        // Of these nothing is missing, or nothing of the order that their key names.
+        let leaves_gap = |held: &&Held| ![STEP_BACK, REPEAT, KEY].contains(&&*held.letter.reason.code);
+        let of_orders = || {
+            dropped.iter().filter(leaves_gap).filter_map(|held| Some((held, order_id(held.letter.key.as_deref()?)?)))
+        };
+        let ids: BTreeSet<&str> = of_orders().map(|(_, id)| id).collect();
+        let stands = self.stands(work, &ids.into_iter().collect::<Vec<_>>())?;
+        let mut skips: BTreeMap<&str, Behind> = BTreeMap::new();
+        for (held, id) in of_orders() {
+            let stand = stands.get(id.as_bytes()).copied().unwrap_or_default();
+            let begin = || Behind { number: stand.sequence, floor: stand.sequence.max(stand.skip_to) };
+            let Behind { floor, .. } = skips.entry(id).or_insert_with(begin);
+            // What is no ticket tells no number: it stands for the next one.
+            *floor = number(held, id).map_or(*floor + 1, |number| number.max(*floor));
         }
-        Ok(())
+        if !skips.is_empty() {
+            let (ids, floors): (Vec<&str>, Vec<i64>) = skips.iter().map(|(id, behind)| (*id, behind.floor)).unzip();
+            work.execute(&self.sql.skip, &[&ids, &floors])?;
+        }
+        Ok(skips.into_iter().map(|(id, behind)| (id.as_bytes().to_vec(), behind)).collect())
     }
 }
 
-/// The order that a key is of. None has a name that PostgreSQL cannot hold.
-fn order_id(key: &[u8]) -> Option<&str> {
-    std::str::from_utf8(key).ok().filter(|id| !id.contains('\0'))
+/// Which ticket of its order a letter's record is, if it is one. Whether it keeps somebody's own rules does not matter.
+fn number(held: &Held, id: &str) -> Option<i64> {
+    let ticket = Ticket::read(held.letter.payload.as_deref()?).ok()?;
+    (ticket.order_id == id).then_some(ticket.sequence)
 }
 
-/// Writes down which keys are held back now, and what is parked and what is not any more.
+/// A row of `stored`, as it would be copied. A table of somebody's own may have columns that are empty, and amounts with
+/// more places behind the point.
+fn copy_of(row: &postgres::Row) -> Vec<u8> {
+    let mut copy = COLUMNS.to_be_bytes().to_vec();
+    for (index, column) in row.columns().iter().enumerate() {
+        let mut value = row.get::<_, Option<Raw>>(index).map(|raw| raw.0);
+        if *column.type_() == Type::NUMERIC
+            && let Some(scale) = value.as_mut().and_then(|bytes| bytes.get_mut(SCALE_BYTES))
+        {
+            scale.copy_from_slice(&Amount::SCALE.to_be_bytes());
+        }
+        field(&mut copy, value.as_deref());
+    }
+    copy
+}
+
+/// The order that a key is of, where one can have that name.
+fn order_id(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key).ok().filter(|id| fields::is_id(id))
+}
+
+/// Writes down what holds keys back now, and what is parked and what is not any more.
 fn keep(work: &mut Work<'_>, group: &Group<'_>, plan: &Plan<'_>) -> Result<(), Fault> {
-    let orders = || plan.orders.iter();
-    let freed: Vec<&[u8]> = orders().filter(|(_, order)| order.is_freed).map(|(key, _)| *key).collect();
-    held::release(work, NAME, &freed)?;
-    let is_new = |order: &plan::Order| order.has_new_head;
-    let heads = orders().filter(|(_, order)| is_new(order));
+    let heads = plan.orders.iter().filter(|(_, order)| order.has_new_head);
     held::hold(work, NAME, heads.filter_map(|(key, order)| Some((*key, order.head.as_ref()?))))?;
-    let (mut park_keys, mut park_records) = (Vec::new(), Vec::new());
+    let mut to_park = ToPark::default();
     let (mut unpark_keys, mut unpark_places) = (Vec::new(), Vec::new());
     for (index, step) in plan.steps.iter().enumerate() {
         match (step == &plan::Step::Parked, group.parked(index)) {
             (true, None) => {
-                park_keys.push(group.key(index));
-                park_records.push(group.packed(index));
+                let number = group.row(index).sequence.as_ref().ok().copied();
+                to_park.add(group.key(index), group.packed(index), number);
             }
             (false, Some(place)) => {
                 unpark_keys.push(group.key(index));
@@ -259,7 +298,7 @@ fn keep(work: &mut Work<'_>, group: &Group<'_>, plan: &Plan<'_>) -> Result<(), F
             _ => {}
         }
     }
-    held::park(work, NAME, &park_keys, &park_records)?;
+    held::park(work, NAME, &to_park)?;
     held::unpark(work, NAME, &unpark_keys, &unpark_places)
 }
 
@@ -282,6 +321,9 @@ impl Flow for Tickets {
         let Some(key) = record.key else {
             return Err(Fault::reject("tickets.no_key", "the record has no key, which is what its order is known by"));
         };
+        if order_id(key).is_none() {
+            return Err(Fault::reject(KEY, "the key of the record is none that an order can have"));
+        }
         rows.add(record, self.read(record, key));
         Ok(())
     }
@@ -291,8 +333,9 @@ impl Flow for Tickets {
         if group.len() == 0 {
             return Ok(());
         }
-        let freed = self.apply(work, &group)?;
-        self.follow(work, &freed)
+        let mut turns = Turns::default();
+        self.apply(work, &group, &mut turns)?;
+        self.follow(work, turns)
     }
 
     /// Their orders go on behind them.
@@ -300,19 +343,19 @@ impl Flow for Tickets {
         let keyed = || letters.iter().filter_map(|held| Some((held, held.letter.key.as_deref()?)));
         let keys: BTreeSet<&[u8]> = keyed().map(|(_, key)| key).collect();
         let heads = held::lock(work, NAME, || keys.iter().copied().collect())?;
-        // Of a repeat, and of what came late, nothing is missing.
-        let leaves_gap = |held: &Held| ![STEP_BACK, REPEAT].contains(&&*held.letter.reason.code);
-        let skipping: BTreeSet<&str> =
-            keyed().filter(|(held, _)| leaves_gap(held)).filter_map(|(_, key)| order_id(key)).collect();
-        if !skipping.is_empty() {
-            work.execute(&self.sql.skip, &[&skipping.into_iter().collect::<Vec<&str>>()])?;
-        }
+        let mut skipped = self.skip(work, letters)?;
         let is_head = |held: &Held, key: &[u8]| {
             heads.get(key).is_some_and(|head| head.name == source(&held.partition, held.letter.offset))
         };
-        let freed: BTreeSet<&[u8]> = keyed().filter(|(held, key)| is_head(held, key)).map(|(_, key)| key).collect();
-        let freed: Vec<&[u8]> = freed.into_iter().collect();
-        held::release(work, NAME, &freed)?;
-        self.follow(work, &freed.iter().map(|key| key.to_vec()).collect::<Vec<_>>())
+        let freed = keyed().filter(|(held, key)| is_head(held, key)).map(|(_, key)| key.to_vec());
+        let mut turns = Turns::of_freed(freed);
+        // Where one that would have filled a gap is dropped, the one behind it is the next.
+        skipped.retain(|key, _| heads.get(key).is_some_and(is_gap) && !turns.freed.contains_key(key));
+        turns.gapped = skipped;
+        self.follow(work, turns)
+    }
+
+    fn go_on(&self, work: &mut Work<'_>) -> Result<bool, Fault> {
+        Tickets::go_on(self, work)
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::group::Group;
 use crate::config::{OnDisorder, OnFailure};
 use crate::fault::Cause;
-use crate::pg::held::Head;
+use crate::pg::held::{Behind, Head};
 
 pub const GAP: &str = "tickets.gap";
 pub const STEP_BACK: &str = "tickets.step_back";
@@ -33,6 +33,11 @@ fn is_disorder(cause: &Cause) -> bool {
     [GAP, STEP_BACK, REPEAT].contains(&&*cause.code)
 }
 
+/// Whether a key waits for tickets that come before its head.
+pub fn is_gap(head: &Head) -> bool {
+    head.reason_code == GAP
+}
+
 /// Where an order stands in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stand {
@@ -40,8 +45,8 @@ pub struct Stand {
     pub is_known: bool,
     /// The highest that was written.
     pub sequence: i64,
-    /// One was dropped: the next one may leave some out.
-    pub may_skip: bool,
+    /// The highest that was dropped: up to it tickets may be missing.
+    pub skip_to: i64,
 }
 
 /// What is known of the keys of a group before it.
@@ -97,7 +102,6 @@ impl Step {
 pub struct Order {
     pub before: Stand,
     pub sequence: i64,
-    may_skip: bool,
     /// The one that has this sequence, by its number in the group, if it is in it.
     pub newest: Option<usize>,
     pub head: Option<Head>,
@@ -125,7 +129,6 @@ impl<'g> Plan<'g> {
                 Order {
                     before,
                     sequence: before.sequence,
-                    may_skip: before.may_skip,
                     newest: None,
                     head: books.heads.get(key).cloned(),
                     is_freed: false,
@@ -153,6 +156,18 @@ impl<'g> Plan<'g> {
 }
 
 impl Order {
+    /// Where it stops at a gap and parked ones may be what comes next, because something was written or the gap is new.
+    pub fn gap(&self) -> Option<Behind> {
+        let has_moved = self.has_new_head || self.sequence > self.before.sequence;
+        let is_gap = has_moved && self.head.as_ref().is_some_and(is_gap);
+        is_gap.then(|| Behind { number: self.sequence, floor: self.floor() })
+    }
+
+    /// Up to here nothing is missed.
+    fn floor(&self) -> i64 {
+        self.sequence.max(self.before.skip_to)
+    }
+
     fn next(
         &mut self,
         group: &Group<'_>,
@@ -171,10 +186,16 @@ impl Order {
             self.is_freed = true;
         }
         if let Some(head) = &self.head {
-            // Behind a gap whatever fills it goes on: what waits is what comes behind.
-            let fills = head.reason_code == GAP && sequence == Ok(self.sequence + 1);
+            // Behind a gap whatever fills it goes on: what waits is what comes behind. One that PostgreSQL refuses is no
+            // less the next one: parked, nobody would learn what is missing.
+            let own = group.row(index).sequence.as_ref().ok();
+            let is_next = own.is_some_and(|own| (self.sequence + 1..=self.floor() + 1).contains(own));
+            let fills = is_gap(head) && is_next;
             if !fills && group.is_replay() {
-                let text = format!("its key waits for the letter of {}", head.name);
+                let text = match head.name.as_str() {
+                    "" => "what is parked of its key has its turn first".to_owned(),
+                    name => format!("its key waits for the letter of {name}"),
+                };
                 return Step::Failed(Cause::new(WAITS, text));
             }
             if !fills {
@@ -184,7 +205,8 @@ impl Order {
         match sequence.and_then(|sequence| self.judge(group, index, books, policy, sequence)) {
             Ok(step) => step,
             Err(cause) => {
-                if policy.blocks(&cause) {
+                // Behind a gap the key goes on waiting for what it waited for: else nothing could fill it any more.
+                if policy.blocks(&cause) && self.head.is_none() {
                     self.head = Some(Head { name: group.source(index), reason_code: cause.code.to_string() });
                     self.has_new_head = true;
                 }
@@ -206,7 +228,7 @@ impl Order {
         let step = if missing == 0 {
             Step::Written
         } else if missing > 0 {
-            if !self.may_skip && !accepts {
+            if sequence > self.floor() + 1 && !accepts {
                 let text = format!("tickets of its order that come before it are missing: {missing}");
                 return Err(Cause::new(GAP, text));
             }
@@ -226,7 +248,7 @@ impl Order {
             }
         };
         if missing >= 0 {
-            (self.sequence, self.newest, self.may_skip) = (sequence, Some(index), false);
+            (self.sequence, self.newest) = (sequence, Some(index));
         }
         self.taken.push((sequence, index));
         Ok(step)
@@ -273,7 +295,7 @@ mod tests {
     }
 
     fn books(stands: &[(&str, i64)]) -> Books {
-        let stand = |sequence| Stand { is_known: true, sequence, may_skip: false };
+        let stand = |sequence| Stand { is_known: true, sequence, skip_to: 0 };
         let stands = stands.iter().map(|(key, sequence)| (key.as_bytes().to_vec(), stand(*sequence))).collect();
         Books { stands, ..Books::default() }
     }
@@ -333,12 +355,38 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_dropped_one_the_next_may_leave_some_out_and_only_that_one() {
+    fn what_was_dropped_and_all_before_it_may_be_missing_and_nothing_else() {
         let mut books = books(&[("a", 3)]);
-        books.stands.get_mut(&b"a"[..]).unwrap().may_skip = true;
-        let tickets = [("a", 6, "x"), ("a", 7, "x"), ("a", 9, "x")];
-        assert_eq!(words(BLOCK, &books, &tickets), ["processed_gap", "processed", "rejected_gap"]);
+        books.stands.get_mut(&b"a"[..]).unwrap().skip_to = 5;
+        let (ahead, gap) = ("processed_gap", "rejected_gap");
+        assert_eq!(words(BLOCK, &books, &[("a", 6, "x"), ("a", 7, "x"), ("a", 9, "x")]), [ahead, "processed", gap]);
+        assert_eq!(words(BLOCK, &books, &[("a", 7, "x")]), [gap], "6 was not dropped");
+        let late = [("a", 4, "x"), ("a", 6, "x"), ("a", 8, "x")];
+        assert_eq!(words(BLOCK, &books, &late), ["processed", ahead, gap], "4 uses nothing up");
         assert_eq!(words(BLOCK, &books, &[("a", 3, "x")]), ["rejected_step_back"], "back it goes no further");
+        // Nor does a key that is stopped wait for it.
+        books.heads.insert(b"a".to_vec(), Head { name: "t/0/9".into(), reason_code: GAP.into() });
+        assert_eq!(
+            words(BLOCK, &books, &[("a", 7, "x"), ("a", 6, "x"), ("a", 7, "x")]),
+            ["parked", ahead, "processed"]
+        );
+    }
+
+    #[test]
+    fn what_fills_a_gap_and_is_refused_is_a_letter_and_the_key_waits_for_what_it_waited_for() {
+        let tickets = [("a", 4, "x"), ("a", 1, "x"), ("a", 2, "x"), ("a", 3, "x")];
+        let (books, batch) = (books(&[]), batch(&tickets));
+        let batches = [&batch];
+        let group = Group::of_batches(&batches);
+        let refused = HashMap::from([(2, Cause::new("pg.23514", "check"))]);
+        for policy in [BLOCK, Policy { on_failure: OnFailure::SetAside, ..BLOCK }] {
+            let plan = Plan::new(&group, &books, policy, &refused);
+            let words: Vec<_> = plan.steps.iter().map(Step::word).collect();
+            assert_eq!(words, ["rejected_gap", "processed", "rejected_refused", "parked"]);
+            let order = &plan.orders[&b"a"[..]];
+            assert_eq!(order.head.as_ref().map(|head| head.name.as_str()), Some("t/0/0"));
+            assert_eq!(order.gap(), Some(Behind { number: 1, floor: 1 }));
+        }
     }
 
     #[test]

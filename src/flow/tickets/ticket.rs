@@ -12,6 +12,8 @@ use crate::pg::copy::{field, timestamp_us};
 
 /// Columns of `sql/tickets/copy.sql`.
 pub const COLUMNS: i16 = 7;
+/// Where a `numeric` says how many places behind the point it shows. Its value does not depend on it.
+pub const SCALE_BYTES: std::ops::Range<usize> = 6..8;
 /// The end of the year 9999: what is later was not meant.
 pub const MOMENT_MS_MAX: i64 = 253_402_300_799_999;
 /// The highest number that every reader of JSON takes exactly.

@@ -1,0 +1,80 @@
+//! What a flow holds back, looked after beside it: parked records that still have their turn go on, and how much is held is
+//! counted for people. Nothing that fails in here keeps a record from being written, or an instance from being ready.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Apply, Flow};
+use crate::engine::{Clock, Stop, Thread};
+use crate::fault::Fault;
+use crate::pg::held;
+
+/// Between looks for keys that have to go on,
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// and between counts, which read all that is parked. A count that takes long is made more seldom still.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+const COUNT_SHARE: u32 = 20;
+
+impl<F: Flow> Apply<F> {
+    pub fn holds_keys(&self) -> bool {
+        self.flow.holds_keys()
+    }
+
+    /// One transaction's part of what still has its turn. Gives whether there was any.
+    pub fn go_on(&self) -> Result<bool, Fault> {
+        let mut session = self.database.session()?;
+        let gone = session.begin().and_then(|mut work| {
+            let is_any = self.flow.go_on(&mut work)?;
+            work.commit().map(|()| is_any)
+        });
+        match gone {
+            Ok(_) => self.tell(&session),
+            Err(_) => session.discard(),
+        }
+        gone
+    }
+
+    /// How much is held back, over all instances: the ledger went past it, so no lag of a partition shows it.
+    pub fn count_held(&self) -> Result<(), Fault> {
+        let mut session = self.database.session()?;
+        let mut work = session.begin()?;
+        let level = held::level(&mut work, self.flow.name())?;
+        work.commit()?;
+        self.track.held_keys.set(level.keys);
+        self.track.parked_records.set(level.records);
+        self.track.held_oldest_s.set(level.oldest_s);
+        Ok(())
+    }
+
+    /// A thread that does both until the order to stop.
+    pub fn look_after_held(self: Arc<Self>, clock: &Clock, stop: Stop) -> Thread<()> {
+        let ours = clock.clone();
+        clock.spawn(format!("{}-held", self.flow.name()), move || {
+            let (mut count_at, mut trouble) = (Duration::ZERO, None);
+            while !stop.asked() {
+                let gone = self.go_on();
+                let is_more = gone.as_ref().is_ok_and(|is_more| *is_more);
+                let former = std::mem::replace(&mut trouble, gone.err().map(Fault::into_cause));
+                // Once for each kind of trouble, not once for each time that it is met.
+                if let Some(cause) =
+                    trouble.as_ref().filter(|cause| former.is_none_or(|former| former.code != cause.code))
+                {
+                    let (flow, code) = (self.flow.name(), &*cause.code);
+                    log::warn!(flow, code; "what is parked does not go on: {}", cause.text);
+                }
+                let began = ours.now();
+                if began >= count_at {
+                    if let Err(fault) = self.count_held() {
+                        let (flow, code) = (self.flow.name(), &*fault.cause().code);
+                        log::debug!(flow, code; "what is held back is not counted: {}", fault.cause().text);
+                    }
+                    let now = ours.now();
+                    count_at = now + COUNT_EVERY.max((now - began) * COUNT_SHARE);
+                }
+                if !is_more {
+                    stop.pause(LOOK_EVERY);
+                }
+            }
+        })
+    }
+}
