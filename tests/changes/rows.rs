@@ -74,6 +74,15 @@ fn a_large_value_that_is_left_out_stays_also_within_a_batch() {
     // An older one changes nothing, and is no fault.
     target.apply(&table.topic(), 1, &[table.event("u", Value::Null, with(1, "b", unknown), 2)]);
     assert_eq!((target.rows(USERS), target.codes()), (vec!["1|f|long".to_owned(), "2|e|longer".to_owned()], vec![]));
+    // An older one that has it, in front of a newer one that leaves it out, does not lend it.
+    let late = [
+        table.event("c", Value::Null, with(2, "c", "older"), 3),
+        table.event("u", Value::Null, with(2, "f", unknown), 6),
+    ];
+    target.apply(&table.topic(), 0, &[table.event("u", Value::Null, with(2, "e", "longest"), 5)]);
+    target.apply(&table.topic(), 0, &late);
+    assert_eq!(target.rows(USERS), ["1|f|long", "2|f|longest"]);
+    target.apply(&table.topic(), 0, &[table.event("u", Value::Null, with(2, "e", "longer"), 6)]);
     // Of a row that is not there nobody knows it.
     target.apply(
         &table.topic(),

@@ -262,7 +262,8 @@ impl<'a> Table<'a, '_> {
         {
             // Of one with a place in the log nobody knows here whether it came once more, and the row is further on: then its
             // values are not the row's. It goes first, and is judged by itself.
-            if former.shape().number == shape.number && former.row.lsn.is_none() {
+            let takes_nothing = unchanged.iter().all(|column| unknown.contains(column));
+            if former.shape().number == shape.number && (takes_nothing || former.row.lsn.is_none()) {
                 let value = |column: usize| match (at.after(column), of_former) {
                     (Value::Unchanged, Some(values)) => values[column],
                     (Value::Unchanged, None) => former.after(column),
