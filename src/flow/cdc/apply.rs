@@ -11,9 +11,10 @@ use uuid::Uuid;
 
 use super::array::TextArray;
 use super::lane::Known;
+use super::moves::Moves;
 use super::naming::TableName;
 use super::plan::{Need, Plans};
-use super::rows::{Act, CdcRows, Row, Value, shown_lsn};
+use super::rows::{Act, CdcRows, Row, Told, Value, shown_lsn};
 use super::shape::Shape;
 use super::statement::{Image, Plan};
 use crate::engine::Batch;
@@ -28,27 +29,33 @@ const FURTHEST: &str = include_str!("../../../sql/cdc/furthest.sql");
 
 /// A row of some batch.
 #[derive(Clone, Copy)]
-struct At<'a> {
+pub struct At<'a> {
     rows: &'a CdcRows,
-    row: &'a Row,
+    pub row: &'a Row,
 }
 
 impl<'a> At<'a> {
-    fn shape(&self) -> &'a Arc<Shape> {
+    pub fn shape(&self) -> &'a Arc<Shape> {
         self.rows.shape(self.row)
     }
 
-    fn before(&self, number: usize) -> Value<'a> {
+    pub fn before(&self, number: usize) -> Value<'a> {
         self.rows.before(self.row, number).unwrap_or(Value::Null)
     }
 
-    fn after(&self, number: usize) -> Value<'a> {
+    pub fn after(&self, number: usize) -> Value<'a> {
         self.rows.after(self.row, number).unwrap_or(Value::Null)
     }
 
     /// Which columns the connector does not know.
-    fn unchanged(&self) -> Vec<usize> {
+    pub fn unchanged(&self) -> Vec<usize> {
         (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
+    }
+
+    /// What the key that it is to have is known by.
+    pub fn id_after(&self) -> String {
+        let key = &self.shape().key;
+        id(key.len(), |number| self.after(key[number]))
     }
 }
 
@@ -111,7 +118,15 @@ impl<'a> Changes<'a> {
 
     pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
         for (_, rows) in &self.tables {
-            let mut table = Table { plans, known, does_mirror, pending: HashMap::new(), order: Vec::new() };
+            let mut table = Table {
+                plans,
+                known,
+                does_mirror,
+                pending: HashMap::new(),
+                order: Vec::new(),
+                target: None,
+                moves: Moves::default(),
+            };
             table.write(work, rows)?;
         }
         Ok(())
@@ -125,6 +140,9 @@ struct Table<'a, 'p> {
     pending: HashMap<Key<'a>, usize>,
     /// In the order in which keys came first.
     order: Vec<Pending<'a>>,
+    /// Its number among those that are followed, where it is there.
+    target: Option<i32>,
+    moves: Moves,
 }
 
 impl<'a> Table<'a, '_> {
@@ -142,9 +160,14 @@ impl<'a> Table<'a, '_> {
                 Act::Delete | Act::Move => Need::Delete,
                 Act::Truncate => Need::Truncate,
             };
-            if planned.insert((at.shape().number, need)) {
-                self.plan(work, at.shape(), need)?;
+            if planned.insert((at.shape().number, need))
+                && let Some(plan) = self.plan(work, at.shape(), need)?
+            {
+                self.target = Some(plan.target);
             }
+        }
+        if let Some(target) = self.target {
+            self.moves.look(work, target)?;
         }
         let mut index = 0;
         while index < rows.len() {
@@ -183,8 +206,7 @@ impl<'a> Table<'a, '_> {
         }
         if at.row.act == Act::Move {
             self.flush(work)?;
-            self.rename(work, at, |number| at.after(number))?;
-            return self.delete(work, &[at]);
+            return self.leave(work, at, &|number| at.after(number));
         }
         if at.row.act == Act::Delete {
             // A row that is only marked has to be there first.
@@ -194,19 +216,12 @@ impl<'a> Table<'a, '_> {
             self.pend(key(shape.key.len(), |number| at.before(number)), Pending::Delete(at));
             return Ok(());
         }
+        if let Some(target) = self.target {
+            self.moves.change(work, target, &at)?;
+        }
         let new = key(shape.key.len(), |number| at.after(shape.key[number]));
-        if at.row.has_before() {
-            let old = key(shape.key.len(), |number| at.before(number));
-            if old != new {
-                let is_moved = !at.unchanged().is_empty();
-                if is_moved || shape.marks_deleted() {
-                    self.flush(work)?;
-                }
-                match is_moved {
-                    true => self.rename(work, at, |number| at.after(shape.key[number]))?,
-                    false => self.pend(old, Pending::Delete(at)),
-                }
-            }
+        if at.row.has_before() && self.change_key(work, at, &new)? {
+            return Ok(());
         }
         let mut unchanged = at.unchanged();
         let mut joined = None;
@@ -228,6 +243,38 @@ impl<'a> Table<'a, '_> {
         }
         self.pend(new, Pending::Put { at, joined, unchanged });
         Ok(())
+    }
+
+    /// A row that had another key. True: it is put.
+    fn change_key(&mut self, work: &mut Work<'_>, at: At<'a>, new: &Key<'a>) -> Result<bool, Fault> {
+        let shape = at.shape();
+        let old = key(shape.key.len(), |number| at.before(number));
+        if old == *new {
+            return Ok(false);
+        }
+        let is_whole = at.unchanged().is_empty();
+        if !is_whole || shape.marks_deleted() {
+            self.flush(work)?;
+        }
+        // One message may tell both: that a row leaves, and that it comes.
+        if at.row.told == Told::Updated {
+            if is_whole {
+                self.pend(old, Pending::Delete(at));
+                return Ok(false);
+            }
+            self.leave(work, at, &|number| at.after(shape.key[number]))?;
+        }
+        match self.plan(work, shape, Need::Put)? {
+            Some(plan) => self.moves.arrive(work, &plan, &at),
+            None => Ok(false),
+        }
+    }
+
+    fn leave(&mut self, work: &mut Work<'_>, at: At<'a>, new: &dyn Fn(usize) -> Value<'a>) -> Result<(), Fault> {
+        if let Some(plan) = self.plan(work, at.shape(), Need::Delete)? {
+            self.moves.leave(work, &plan, &at, new)?;
+        }
+        self.delete(work, &[at])
     }
 
     /// Two partitions may bring changes of one key, in any order.
@@ -369,26 +416,15 @@ impl<'a> Table<'a, '_> {
         Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
     }
 
-    /// The row of the former key gets the new one.
-    fn rename(&self, work: &mut Work<'_>, at: At<'a>, new: impl Fn(usize) -> Value<'a>) -> Result<(), Fault> {
-        let Some(plan) = self.plan(work, at.shape(), Need::Delete)? else { return Ok(()) };
-        let keys = at.shape().key.len();
-        let mut arrays: Vec<TextArray> = (0..2 * keys).map(|_| TextArray::new()).collect();
-        for (number, array) in arrays.iter_mut().enumerate() {
-            array.push(if number < keys { at.before(number) } else { new(number - keys) });
-        }
-        if plan.lsn.is_some() {
-            let lsn = at.row.lsn.map(shown_lsn);
-            let (mut lsns, mut ids) = (TextArray::new(), TextArray::new());
-            lsns.push(lsn.as_deref().map_or(Value::Null, |lsn| Value::Text(lsn.as_bytes())));
-            ids.push(Value::Text(id(keys, new).as_bytes()));
-            arrays.extend([lsns, ids]);
-        }
-        call(work, &plan.rename(), arrays).map(drop)
-    }
-
     fn truncate(&self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
-        let Some(plan) = self.plan(work, at.shape(), Need::Truncate)? else { return Ok(()) };
+        let Some(plan) = self.plan(work, at.shape(), Need::Truncate)? else {
+            // Other partitions may still bring what was in it.
+            if let Some(lsn) = at.row.lsn {
+                let target = self.plans.target(work, at.shape())?;
+                work.execute(TRUNCATED, &[&target, &lsn])?;
+            }
+            return Ok(());
+        };
         let lsn = at.row.lsn.filter(|_| plan.lsn.is_some());
         let mut has_later = false;
         if let Some(lsn) = lsn {
@@ -460,12 +496,12 @@ impl<'a> Table<'a, '_> {
     }
 }
 
-fn call(work: &mut Work<'_>, statement: &str, arrays: Vec<TextArray>) -> Result<u64, Fault> {
+pub fn call(work: &mut Work<'_>, statement: &str, arrays: Vec<TextArray>) -> Result<u64, Fault> {
     given(arrays, |types, values| work.call(statement, types, values)).map_err(of_value)
 }
 
 /// Arrays as a statement takes them.
-fn given<T>(arrays: Vec<TextArray>, give: impl FnOnce(&[Type], &[Option<&[u8]>]) -> T) -> T {
+pub fn given<T>(arrays: Vec<TextArray>, give: impl FnOnce(&[Type], &[Option<&[u8]>]) -> T) -> T {
     let arrays: Vec<Vec<u8>> = arrays.into_iter().map(TextArray::finish).collect();
     let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
     give(&vec![Type::TEXT_ARRAY; values.len()], &values)
@@ -483,7 +519,7 @@ fn of_value(fault: Fault) -> Fault {
 }
 
 /// What a key is known by when its row is gone.
-fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> String {
+pub fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> String {
     let digest = Sha256::digest(key(columns, value));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);

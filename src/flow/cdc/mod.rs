@@ -9,6 +9,7 @@ mod apply;
 mod array;
 mod lane;
 mod message;
+mod moves;
 mod naming;
 mod plan;
 mod preview;
@@ -259,7 +260,7 @@ impl Cdc {
                     let text = format!("column \"{}\" is of the key and has no value", shape.columns[*column].name);
                     return Err(Cause::new("cdc.key", text));
                 }
-                if change.op == Op::Create && is_keyed && rows.has_unchanged(start, shape.columns.len()) {
+                if change.op == Op::Create && is_keyed {
                     let old = header(record, OLD_KEY);
                     before = old.map(|old| self.fill_key(shape, &fields_of(&old)?, None, rows)).transpose()?.flatten();
                 } else if change.op == Op::Update && !is_keyed && self.does_mirror {

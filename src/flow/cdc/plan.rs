@@ -180,6 +180,11 @@ impl Plans {
         Err(Fault::retry(AGAIN, format!("{} has other types than its source", shape.table.quoted())))
     }
 
+    /// The number of a table that need not be there yet.
+    pub fn target(&self, work: &mut Work<'_>, shape: &Shape) -> Result<i32, Fault> {
+        self.follow(work, shape).map(|(target, _)| target)
+    }
+
     /// The table's number, and whether this transaction has given it.
     fn follow(&self, work: &mut Work<'_>, shape: &Shape) -> Result<(i32, bool), Fault> {
         if let Some(target) = followed(work, shape)? {
