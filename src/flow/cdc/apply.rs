@@ -259,7 +259,10 @@ impl<'a> Table<'a, '_> {
         // One message may tell both: that a row leaves, and that it comes.
         if at.row.told == Told::Updated {
             if is_whole {
-                self.pend(old, Pending::Delete(at));
+                // What came to the former key later stays.
+                if !self.is_older(&old, &at) {
+                    self.pend(old, Pending::Delete(at));
+                }
                 return Ok(false);
             }
             self.leave(work, at, &|number| at.after(shape.key[number]))?;
