@@ -137,6 +137,13 @@ impl Array {
         Array::new(Form::Id)
     }
 
+    /// Whatever these are, as texts.
+    pub fn of_texts<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Array {
+        let mut array = Array::new(Form::Text);
+        values.into_iter().for_each(|value| array.push(value));
+        array
+    }
+
     /// Places in a log.
     pub fn of_places(lsns: impl Iterator<Item = Option<i64>>) -> Array {
         let mut array = Array::new(Form::Lsn);
