@@ -83,10 +83,12 @@ impl Plan {
         }
     }
 
-    /// Whether the key, whose id is this parameter, is known to be gone since.
+    /// Whether the key, whose id is this parameter, is known to be gone since. Asked of each row for itself: a join would read
+    /// all that are gone, where its plan is as old as they were few.
     fn is_gone(&self, id: usize, lsn: &str) -> String {
-        let gone = format!("g.target = {} AND g.key = x.c{id} AND g.lsn > {lsn}", self.target);
-        format!("EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE {gone})")
+        let gone =
+            format!("SELECT g.lsn FROM sluicegate_cdc_gone g WHERE g.target = {} AND g.key = x.c{id}", self.target);
+        format!("(({gone}) > {lsn}) IS TRUE")
     }
 
     /// Puts rows, whatever there was: the columns are those of `used`, in order. Where the ids of the keys follow, none that
@@ -98,7 +100,7 @@ impl Plan {
         let (from, id) = (from(sent), columns.len() + 1);
         let only = match self.lsn.filter(|_| sent.len() == id) {
             None => String::new(),
-            Some(lsn) => format!(" WHERE NOT {}", self.is_gone(id, &self.value(&columns, lsn))),
+            Some(lsn) => format!(" WHERE NOT ({})", self.is_gone(id, &self.value(&columns, lsn))),
         };
         let (names, values) = (names.join(", "), values.join(", "));
         // A key that its table would otherwise count up by itself.
@@ -187,7 +189,7 @@ impl Plan {
             None => "false".to_owned(),
         };
         let is_there = format!("EXISTS (SELECT FROM {} AS t WHERE {})", self.table, self.is_row(&columns));
-        format!("SELECT count(*) FROM {} WHERE NOT {is_there} AND NOT {is_gone}", from(sent))
+        format!("SELECT count(*) FROM {} WHERE NOT {is_there} AND NOT ({is_gone})", from(sent))
     }
 
     /// Deletes rows, or marks them: parameters are `place`.
