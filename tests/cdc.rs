@@ -11,6 +11,8 @@ mod kinds;
 mod replica;
 #[path = "cdc/rows.rs"]
 mod rows;
+#[path = "cdc/shapes.rs"]
+mod shapes;
 mod support;
 #[path = "cdc/workload.rs"]
 mod workload;

@@ -6,6 +6,8 @@ mod events;
 mod golden;
 #[path = "changes/model.rs"]
 mod model;
+#[path = "changes/moves.rs"]
+mod moves;
 #[path = "changes/refusals.rs"]
 mod refusals;
 #[path = "changes/rows.rs"]

@@ -18,3 +18,26 @@ CREATE TABLE IF NOT EXISTS sluicegate_cdc_gone (
 );
 CREATE INDEX IF NOT EXISTS sluicegate_cdc_gone_furthest ON sluicegate_cdc_gone (target, lsn);
 CREATE INDEX IF NOT EXISTS sluicegate_cdc_gone_age ON sluicegate_cdc_gone USING brin (gone_at);
+-- Rows that left for another key, until what comes under that key has fetched what it leaves out.
+CREATE TABLE IF NOT EXISTS sluicegate_cdc_left (
+    target  integer     NOT NULL,
+    key     uuid        NOT NULL, -- the former one
+    lsn     pg_lsn      NOT NULL,
+    columns text[]      NOT NULL,
+    texts   text[]      NOT NULL,
+    left_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (target, key, lsn)
+);
+-- Rows that came under another key before the former one has left: what they lack is to be given to them by that one.
+CREATE TABLE IF NOT EXISTS sluicegate_cdc_lacks (
+    target    integer     NOT NULL,
+    key       uuid        NOT NULL, -- the former one
+    lsn       pg_lsn      NOT NULL,
+    columns   text[]      NOT NULL,
+    taker     uuid        NOT NULL, -- the key of the row that lacks them by now
+    taker_key text[],               -- none: it has left as well, and stands by
+    since     pg_lsn      NOT NULL,
+    came_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (target, key, lsn)
+);
+CREATE INDEX IF NOT EXISTS sluicegate_cdc_lacks_taker ON sluicegate_cdc_lacks (target, taker);

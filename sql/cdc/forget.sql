@@ -1,5 +1,12 @@
-DELETE FROM sluicegate_cdc_gone
-WHERE (target, key) IN (
-    SELECT target, key FROM sluicegate_cdc_gone WHERE gone_at < now() - $1::bigint * interval '1 second' LIMIT 10000
+WITH of_gone AS (
+    DELETE FROM sluicegate_cdc_gone
+    WHERE (target, key) IN (
+        SELECT target, key FROM sluicegate_cdc_gone WHERE gone_at < now() - $1::bigint * interval '1 second' LIMIT 10000
+        FOR UPDATE SKIP LOCKED
+    )
+)
+DELETE FROM sluicegate_cdc_left
+WHERE (target, key, lsn) IN (
+    SELECT target, key, lsn FROM sluicegate_cdc_left WHERE left_at < now() - $1::bigint * interval '1 second' LIMIT 1000
     FOR UPDATE SKIP LOCKED
 )

@@ -32,8 +32,8 @@ struct Mode {
     tables: &'static [Table],
 }
 
-const JSON: &str = "org.apache.kafka.connect.json.JsonConverter";
-const FLAT: (&str, &str) = ("transforms.flat.type", "io.debezium.transforms.ExtractNewRecordState");
+pub const JSON: &str = "org.apache.kafka.connect.json.JsonConverter";
+pub const FLAT: (&str, &str) = ("transforms.flat.type", "io.debezium.transforms.ExtractNewRecordState");
 const FLAT_FIELDS: (&str, &str) = ("transforms.flat.add.fields", "op,table,lsn,source.ts_ms");
 
 const MODES: &[Mode] = &[

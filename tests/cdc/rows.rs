@@ -1,6 +1,8 @@
 //! Source and target, row by row: every type in several modes of the connector, and everything that happens to rows and
 //! tables while the connector streams.
 
+use postgres::Client;
+
 use crate::golden::{CHANGES_SETUP, LARGE};
 use crate::kinds::{self, Table};
 use crate::replica::{Exception, NOT_CARRIED, Replica};
@@ -19,7 +21,7 @@ struct Mode {
 }
 
 /// What it carries in no mode; tests/golden/cdc/README.md says how it sends them.
-const LOST: &[Exception] = &[
+pub const LOST: &[Exception] = &[
     ("spans", "spans", NOT_CARRIED),
     // Without the zeros at its end, but in the mode for text.
     ("numbers", "num", "trim_scale({})::text"),
@@ -35,13 +37,13 @@ const LOST: &[Exception] = &[
 ];
 
 /// As an object in JSON, or as it is.
-const HSTORE: &str = "CASE WHEN {} LIKE '{%' THEN (SELECT coalesce(hstore(array_agg(key), array_agg(value)), '')
+pub const HSTORE: &str = "CASE WHEN {} LIKE '{%' THEN (SELECT coalesce(hstore(array_agg(key), array_agg(value)), '')
     FROM json_each_text({}::json)) ELSE {}::hstore END";
 
 /// As the connector's mode for text has them, in a column of text.
 const WORDS: &str = "replace(replace({}, 'POSITIVE_INFINITY', 'Infinity'), 'NEGATIVE_INFINITY', '-Infinity')";
 
-const READ: &[Exception] = &[
+pub const READ: &[Exception] = &[
     ("maps", "pairs", HSTORE),
     (
         "maps",
@@ -137,7 +139,7 @@ const MODES: &[Mode] = &[
 ];
 
 /// Of arrays of two dimensions, and of types that it does not know, the connector sends nothing.
-fn is_carried(table: &Table) -> bool {
+pub fn is_carried(table: &Table) -> bool {
     !["grids", "unknown"].contains(&table.name)
 }
 
@@ -151,33 +153,21 @@ fn is_in_snapshot(table: &Table) -> bool {
     !["times", "extremes", "numbers"].contains(&table.name)
 }
 
-#[test]
-fn every_type_is_in_the_target_as_it_is_in_the_source() {
-    let worker = Connect::start("types");
-    let mut source = connect(&worker.url);
+/// Before there is a connector.
+pub fn fill(source: &mut Client, tables: &[&Table]) {
     source.batch_execute(kinds::SETUP).expect("types");
-    let tables: Vec<&Table> = kinds::ALL.iter().filter(|table| is_carried(table)).collect();
-    for table in &tables {
+    for table in tables {
         source.batch_execute(&table.create()).expect(table.name);
         for row in (0..rows(table)).filter(|_| is_in_snapshot(table)) {
             source.batch_execute(&table.insert(row + 1, row)).expect(table.name);
         }
         source.batch_execute(&table.insert_nulls(99)).expect(table.name);
     }
-    let mut replicas: Vec<Replica> = MODES
-        .iter()
-        .map(|mode| Replica::new(&worker, "types").with("SLUICEGATE_FLOWS_CDC_BINARY_MODE", binary_mode(mode)))
-        .collect();
-    for (_, replica) in MODES.iter().zip(&replicas).filter(|(mode, _)| mode.has_extensions) {
-        let sql = "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree";
-        connect(&replica.url).batch_execute(sql).expect("extensions");
-    }
-    let instances: Vec<_> = replicas.iter().map(Replica::start).collect();
-    for (mode, replica) in MODES.iter().zip(&replicas) {
-        worker.put(&replica.prefix, &worker.configuration(&replica.prefix, "public\\..*", mode.options));
-    }
-    replicas.iter().for_each(|replica| worker.wait_streaming(&replica.prefix));
-    for table in &tables {
+}
+
+/// While it streams.
+pub fn change(source: &mut Client, tables: &[&Table]) {
+    for table in tables {
         for row in 0..rows(table) {
             source.batch_execute(&table.insert(101 + row, row)).expect(table.name);
         }
@@ -191,6 +181,28 @@ fn every_type_is_in_the_target_as_it_is_in_the_source() {
             source.batch_execute(&sql).expect(&sql);
         }
     }
+}
+
+#[test]
+fn every_type_is_in_the_target_as_it_is_in_the_source() {
+    let worker = Connect::start("types");
+    let mut source = connect(&worker.url);
+    let tables: Vec<&Table> = kinds::ALL.iter().filter(|table| is_carried(table)).collect();
+    fill(&mut source, &tables);
+    let mut replicas: Vec<Replica> = MODES
+        .iter()
+        .map(|mode| Replica::new(&worker, "types").with("SLUICEGATE_FLOWS_CDC_BINARY_MODE", binary_mode(mode)))
+        .collect();
+    for (_, replica) in MODES.iter().zip(&replicas).filter(|(mode, _)| mode.has_extensions) {
+        let sql = "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree";
+        connect(&replica.url).batch_execute(sql).expect("extensions");
+    }
+    let instances: Vec<_> = replicas.iter().map(Replica::start).collect();
+    for (mode, replica) in MODES.iter().zip(&replicas) {
+        worker.put(&replica.prefix, &worker.configuration(&replica.prefix, "public\\..*", mode.options));
+    }
+    replicas.iter().for_each(|replica| worker.wait_streaming(&replica.prefix));
+    change(&mut source, &tables);
     let mut found = Vec::new();
     for (mode, replica) in MODES.iter().zip(&mut replicas) {
         replica.settle();

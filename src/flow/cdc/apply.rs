@@ -12,9 +12,10 @@ use sha2::{Digest, Sha256};
 use super::array::Array;
 use super::cut::{STATEMENT_BYTES_MAX, cut};
 use super::lane::Known;
+use super::moves::Moves;
 use super::naming::TableName;
 use super::plan::{Need, Plans};
-use super::rows::{Act, CdcRows, Row, Value, shown_lsn};
+use super::rows::{Act, CdcRows, Row, Told, Value, shown_lsn};
 use super::shape::Shape;
 use super::statement::{Image, Plan};
 use crate::engine::Batch;
@@ -30,21 +31,21 @@ const FURTHEST: &str = include_str!("../../../sql/cdc/furthest.sql");
 
 /// A row of some batch.
 #[derive(Clone, Copy)]
-struct At<'a> {
+pub struct At<'a> {
     rows: &'a CdcRows,
-    row: &'a Row,
+    pub row: &'a Row,
 }
 
 impl<'a> At<'a> {
-    fn shape(&self) -> &'a Arc<Shape> {
+    pub fn shape(&self) -> &'a Arc<Shape> {
         self.rows.shape(self.row)
     }
 
-    fn before(&self, number: usize) -> Value<'a> {
+    pub fn before(&self, number: usize) -> Value<'a> {
         self.rows.before(self.row, number).unwrap_or(Value::Null)
     }
 
-    fn after(&self, number: usize) -> Value<'a> {
+    pub fn after(&self, number: usize) -> Value<'a> {
         self.rows.after(self.row, number).unwrap_or(Value::Null)
     }
 
@@ -54,8 +55,14 @@ impl<'a> At<'a> {
     }
 
     /// Which columns the connector does not know.
-    fn unchanged(&self) -> Vec<usize> {
+    pub fn unchanged(&self) -> Vec<usize> {
         (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
+    }
+
+    /// What the key that it is to have is known by.
+    pub fn id_after(&self) -> [u8; 16] {
+        let key = &self.shape().key;
+        id(key.len(), |number| self.after(key[number]))
     }
 }
 
@@ -137,7 +144,16 @@ impl<'a> Changes<'a> {
     pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
         for (number, (_, rows)) in self.tables.iter().enumerate() {
             let bytes = self.bytes;
-            let mut table = Table { plans, known, does_mirror, bytes, pending: HashMap::new(), order: Vec::new() };
+            let mut table = Table {
+                plans,
+                known,
+                does_mirror,
+                bytes,
+                pending: HashMap::new(),
+                order: Vec::new(),
+                target: None,
+                moves: Moves::default(),
+            };
             if let Err(fault) = table.write(work, rows) {
                 if fault.cause().code == AGAIN {
                     self.hear_others(work, plans, known, number);
@@ -169,6 +185,9 @@ struct Table<'a, 'p> {
     pending: HashMap<Key<'a>, usize>,
     /// In the order in which keys came first.
     order: Vec<Pending<'a>>,
+    /// Its number among those that are followed, where it is there.
+    target: Option<i32>,
+    moves: Moves,
 }
 
 impl<'a> Table<'a, '_> {
@@ -186,9 +205,14 @@ impl<'a> Table<'a, '_> {
                 Act::Delete | Act::Move => Need::Delete,
                 Act::Truncate => Need::Truncate,
             };
-            if planned.insert((at.shape().number, need)) {
-                self.plan(work, at.shape(), need)?;
+            if planned.insert((at.shape().number, need))
+                && let Some(plan) = self.plan(work, at.shape(), need)?
+            {
+                self.target = Some(plan.target);
             }
+        }
+        if let Some(target) = self.target {
+            self.moves.look(work, target)?;
         }
         let mut index = 0;
         while index < rows.len() {
@@ -227,8 +251,7 @@ impl<'a> Table<'a, '_> {
         }
         if at.row.act == Act::Move {
             self.flush(work)?;
-            self.rename(work, at, |number| at.after(number))?;
-            return self.delete(work, &[at]);
+            return self.leave(work, at, &|number| at.after(number));
         }
         if at.row.act == Act::Delete {
             // A row that is only marked has to be there first.
@@ -238,23 +261,14 @@ impl<'a> Table<'a, '_> {
             self.pend(key(shape.key.len(), |number| at.before(number)), Pending::Delete(at));
             return Ok(());
         }
-        let new = key(shape.key.len(), |number| at.after(shape.key[number]));
-        let mut unchanged = at.unchanged();
-        if at.row.has_before() {
-            let old = key(shape.key.len(), |number| at.before(number));
-            if old != new {
-                let is_moved = !unchanged.is_empty();
-                if is_moved || shape.marks_deleted() {
-                    self.flush(work)?;
-                }
-                match is_moved {
-                    true => self.rename(work, at, |number| at.after(shape.key[number]))?,
-                    // What came to the former key later stays.
-                    false if self.is_older(&old, &at) => {}
-                    false => self.pend(old, Pending::Delete(at)),
-                }
-            }
+        if let Some(target) = self.target {
+            self.moves.change(work, target, &at)?;
         }
+        let new = key(shape.key.len(), |number| at.after(shape.key[number]));
+        if at.row.has_before() && self.change_key(work, at, &new)? {
+            return Ok(());
+        }
+        let mut unchanged = at.unchanged();
         let mut joined = None;
         if !unchanged.is_empty()
             && let Some(number) = self.pending.get(&new)
@@ -277,6 +291,41 @@ impl<'a> Table<'a, '_> {
         }
         self.pend(new, Pending::Put { at, joined, unchanged });
         Ok(())
+    }
+
+    /// A row that had another key. True: it is put.
+    fn change_key(&mut self, work: &mut Work<'_>, at: At<'a>, new: &Key<'a>) -> Result<bool, Fault> {
+        let shape = at.shape();
+        let old = key(shape.key.len(), |number| at.before(number));
+        if old == *new {
+            return Ok(false);
+        }
+        let is_whole = at.unchanged().is_empty();
+        if !is_whole || shape.marks_deleted() {
+            self.flush(work)?;
+        }
+        // One message may tell both: that a row leaves, and that it comes.
+        if at.row.told == Told::Updated {
+            if is_whole {
+                // What came to the former key later stays.
+                if !self.is_older(&old, &at) {
+                    self.pend(old, Pending::Delete(at));
+                }
+                return Ok(false);
+            }
+            self.leave(work, at, &|number| at.after(shape.key[number]))?;
+        }
+        match self.plan(work, shape, Need::Put)? {
+            Some(plan) => self.moves.arrive(work, &plan, &at),
+            None => Ok(false),
+        }
+    }
+
+    fn leave(&mut self, work: &mut Work<'_>, at: At<'a>, new: &dyn Fn(usize) -> Value<'a>) -> Result<(), Fault> {
+        if let Some(plan) = self.plan(work, at.shape(), Need::Delete)? {
+            self.moves.leave(work, &plan, &at, new)?;
+        }
+        self.delete(work, &[at])
     }
 
     /// Two partitions may bring changes of one key, in any order.
@@ -378,7 +427,7 @@ impl<'a> Table<'a, '_> {
             let mut ids = Array::of_ids();
             for pending in rows {
                 match may_be_gone(pending) {
-                    true => ids.push(Value::Text(&id_of(pending.at()))),
+                    true => ids.push(Value::Text(&pending.at().id_after())),
                     false => ids.push(Value::Null),
                 }
             }
@@ -404,35 +453,21 @@ impl<'a> Table<'a, '_> {
             pending.at().after(plan.used[columns[number]].column)
         });
         let mut ids = Array::of_ids();
-        rows.iter().for_each(|pending| ids.push(Value::Text(&id_of(pending.at()))));
+        rows.iter().for_each(|pending| ids.push(Value::Text(&pending.at().id_after())));
         arrays.push(ids);
         let counted = given(arrays, |sent, values| work.ask(&plan.missing(sent), sent, values))?;
         Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
     }
 
-    /// The row of the former key gets the new one, where it can: else it goes, and comes as another one.
-    fn rename(&self, work: &mut Work<'_>, at: At<'a>, new: impl Fn(usize) -> Value<'a>) -> Result<(), Fault> {
-        let Some(plan) = self.plan(work, at.shape(), Need::Delete)? else { return Ok(()) };
-        if plan.is_key_fixed {
-            return Ok(());
-        }
-        let keys = plan.key.len();
-        let both: Vec<usize> = plan.key.iter().chain(&plan.key).copied().collect();
-        let mut arrays = Array::of_columns(plan.sql_types(&both), &[at], |at, number| match number < keys {
-            true => at.before(number),
-            false => new(number - keys),
-        });
-        if plan.lsn.is_some() {
-            arrays.push(Array::of_places([at.row.lsn].into_iter()));
-            let mut ids = Array::of_ids();
-            ids.push(Value::Text(&id(keys, new)));
-            arrays.push(ids);
-        }
-        call(work, arrays, |sent| plan.rename(sent)).map(drop)
-    }
-
     fn truncate(&self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
-        let Some(plan) = self.plan(work, at.shape(), Need::Truncate)? else { return Ok(()) };
+        let Some(plan) = self.plan(work, at.shape(), Need::Truncate)? else {
+            // Other partitions may still bring what was in it.
+            if let Some(lsn) = at.row.lsn {
+                let target = self.plans.target(work, at.shape())?;
+                work.execute(TRUNCATED, &[&target, &lsn])?;
+            }
+            return Ok(());
+        };
         let lsn = at.row.lsn.filter(|_| plan.lsn.is_some());
         let mut has_later = false;
         if let Some(lsn) = lsn {
@@ -505,12 +540,12 @@ impl<'a> Table<'a, '_> {
 }
 
 /// A statement of these arrays, by their types.
-fn call(work: &mut Work<'_>, arrays: Vec<Array>, statement: impl FnOnce(&[Type]) -> String) -> Result<u64, Fault> {
+pub fn call(work: &mut Work<'_>, arrays: Vec<Array>, statement: impl FnOnce(&[Type]) -> String) -> Result<u64, Fault> {
     given(arrays, |sent, values| work.call(&statement(sent), sent, values)).map_err(of_value)
 }
 
 /// Arrays as a statement takes them.
-fn given<T>(arrays: Vec<Array>, give: impl FnOnce(&[Type], &[Option<&[u8]>]) -> T) -> T {
+pub fn given<T>(arrays: Vec<Array>, give: impl FnOnce(&[Type], &[Option<&[u8]>]) -> T) -> T {
     let sent: Vec<Type> = arrays.iter().map(Array::array_type).collect();
     let arrays: Vec<Vec<u8>> = arrays.into_iter().map(Array::finish).collect();
     let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
@@ -529,16 +564,10 @@ fn of_value(fault: Fault) -> Fault {
 }
 
 /// What a key is known by when its row is gone.
-fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> [u8; 16] {
+pub fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> [u8; 16] {
     let mut id = [0; 16];
     id.copy_from_slice(&Sha256::digest(key(columns, value))[..16]);
     id
-}
-
-/// That of a row that is put.
-fn id_of(at: &At<'_>) -> [u8; 16] {
-    let key = &at.shape().key;
-    id(key.len(), |number| at.after(key[number]))
 }
 
 /// One column is its own key; of several each has its length before it.

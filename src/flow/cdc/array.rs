@@ -137,6 +137,13 @@ impl Array {
         Array::new(Form::Id)
     }
 
+    /// Whatever these are, as texts.
+    pub fn of_texts<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Array {
+        let mut array = Array::new(Form::Text);
+        values.into_iter().for_each(|value| array.push(value));
+        array
+    }
+
     /// Places in a log.
     pub fn of_places(lsns: impl Iterator<Item = Option<i64>>) -> Array {
         let mut array = Array::new(Form::Lsn);
@@ -205,8 +212,8 @@ mod tests {
     use super::*;
     use crate::decode::debezium::{Field, Modes};
 
-    fn array(sql_type: &str, texts: &[Option<&str>]) -> Array {
-        let value = |text: &Option<&'_ str>, _| text.map_or(Value::Null, |text| Value::Text(text.as_bytes()));
+    fn array<'t>(sql_type: &str, texts: &[Option<&'t str>]) -> Array {
+        let value = |text: &Option<&'t str>, _: usize| text.map_or(Value::Null, |text| Value::Text(text.as_bytes()));
         Array::of_columns([sql_type].into_iter(), texts, value).pop().unwrap()
     }
 

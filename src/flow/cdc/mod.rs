@@ -10,6 +10,7 @@ mod array;
 mod cut;
 mod lane;
 mod message;
+mod moves;
 mod naming;
 mod plan;
 mod preview;
@@ -260,7 +261,7 @@ impl Cdc {
                     let text = format!("column \"{}\" is of the key and has no value", shape.columns[*column].name);
                     return Err(Cause::new("cdc.key", text));
                 }
-                if change.op == Op::Create && is_keyed && rows.has_unchanged(start, shape.columns.len()) {
+                if change.op == Op::Create && is_keyed {
                     let old = header(record, OLD_KEY);
                     let fields = old.as_deref().map(|old| fields_of(rows.lane.key(old.as_bytes())?)).transpose()?;
                     before = fields.map(|old| self.fill_key(shape, &old, None, rows)).transpose()?.flatten();

@@ -218,6 +218,11 @@ impl Plans {
         Err(Fault::retry(AGAIN, format!("{} has other types than its source", shape.table.quoted())))
     }
 
+    /// The number of a table that need not be there yet.
+    pub fn target(&self, work: &mut Work<'_>, shape: &Shape) -> Result<i32, Fault> {
+        self.follow(work, shape).map(|(target, _)| target)
+    }
+
     /// The table's number, and whether this transaction has given it.
     fn follow(&self, work: &mut Work<'_>, shape: &Shape) -> Result<(i32, bool), Fault> {
         if let Some(target) = followed(work, shape)? {
@@ -330,7 +335,7 @@ pub fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
 }
 
 pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault> {
-    let (mut used, mut is_key_fixed) = (Vec::new(), false);
+    let mut used = Vec::new();
     let mut places = vec![None; shape.columns.len()];
     for (index, column) in shape.columns.iter().enumerate() {
         let Some(FoundColumn { name, cast, is_generated: false, is_fixed, .. }) = found.column(&column.name) else {
@@ -345,7 +350,6 @@ pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault>
             );
             return Err(Fault::reject("cdc.column", text));
         }
-        is_key_fixed |= *is_fixed;
         if column.sql_type().is_some() {
             places[index] = Some(used.len());
             let is_field = column.kind().is_some();
@@ -368,7 +372,6 @@ pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault>
         table: shape.table.quoted(),
         target,
         key,
-        is_key_fixed,
         lsn: find(&|content| matches!(content, Content::Extra(Extra::Lsn))),
         deleted: find(&|content| matches!(content, Content::Deleted)),
         used,

@@ -149,10 +149,6 @@ impl CdcRows {
         self.slots[slot as usize].len < UNCHANGED
     }
 
-    pub fn has_unchanged(&self, start: u32, count: usize) -> bool {
-        self.slots[start as usize..start as usize + count].iter().any(|slot| slot.len == UNCHANGED)
-    }
-
     pub fn push(
         &mut self,
         shape: &Arc<Shape>,

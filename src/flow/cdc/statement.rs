@@ -32,8 +32,6 @@ pub struct Plan {
     pub used: Vec<Used>,
     /// Places in `used`.
     pub key: Vec<usize>,
-    /// Whether a row that is there can get no other.
-    pub is_key_fixed: bool,
     /// Where the place in the source's log is kept beside each row.
     pub lsn: Option<usize>,
     pub deleted: Option<usize>,
@@ -56,11 +54,6 @@ impl Plan {
     /// Those of the key and, where it is kept, the place in the log.
     pub fn place(&self) -> Vec<usize> {
         self.key.iter().copied().chain(self.lsn).collect()
-    }
-
-    /// Those of a key as it was and then as it is to be, and the place in the log.
-    pub fn places(&self) -> Vec<usize> {
-        self.key.iter().copied().chain(self.place()).collect()
     }
 
     /// Those that are written to, the key first.
@@ -90,10 +83,12 @@ impl Plan {
         }
     }
 
-    /// Whether the key, whose id is this parameter, is known to be gone since.
+    /// Whether the key, whose id is this parameter, is known to be gone since. Asked of each row for itself: a join would read
+    /// all that are gone, where its plan is as old as they were few.
     fn is_gone(&self, id: usize, lsn: &str) -> String {
-        let gone = format!("g.target = {} AND g.key = x.c{id} AND g.lsn > {lsn}", self.target);
-        format!("EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE {gone})")
+        let gone =
+            format!("SELECT g.lsn FROM sluicegate_cdc_gone g WHERE g.target = {} AND g.key = x.c{id}", self.target);
+        format!("(({gone}) > {lsn}) IS TRUE")
     }
 
     /// Puts rows, whatever there was: the columns are those of `used`, in order. Where the ids of the keys follow, none that
@@ -105,7 +100,7 @@ impl Plan {
         let (from, id) = (from(sent), columns.len() + 1);
         let only = match self.lsn.filter(|_| sent.len() == id) {
             None => String::new(),
-            Some(lsn) => format!(" WHERE NOT {}", self.is_gone(id, &self.value(&columns, lsn))),
+            Some(lsn) => format!(" WHERE NOT ({})", self.is_gone(id, &self.value(&columns, lsn))),
         };
         let (names, values) = (names.join(", "), values.join(", "));
         // A key that its table would otherwise count up by itself.
@@ -152,25 +147,38 @@ impl Plan {
         format!("UPDATE {} AS t SET {sets} FROM {} WHERE {}", self.table, from(sent), self.is_row(columns))
     }
 
-    /// Gives a row another key, unless there is one of that key: parameters are `places`, and the ids of the new keys where
-    /// places in the log are kept.
-    pub fn rename(&self, sent: &[Type]) -> String {
-        let (keys, columns) = (self.key.len(), self.places());
-        // The row of the former key may be a later one, and that of the new key may be gone again: partitions of a topic
-        // come in any order.
-        let guard = match self.lsn {
-            None => "true".to_owned(),
-            Some(_) => {
-                let lsn = self.value(&columns, 2 * keys);
-                format!("{} AND NOT {}", self.guard(&lsn), self.is_gone(columns.len() + 1, &lsn))
-            }
+    /// Deletes a row, or marks it, and gives it as it was: the texts of all columns.
+    pub fn leave(&self, sent: &[Type]) -> String {
+        let texts: Vec<String> = (0..self.used.len()).map(|at| format!("t.{}::text", self.name(at))).collect();
+        format!("{} RETURNING ARRAY[{}]", self.delete(sent), texts.join(", "))
+    }
+
+    /// Keeps a row that left, unless the one of its new key has come: parameters are the columns of the new key, the place
+    /// in the log, the ids of the former key and the new one, and names and texts of the row's columns.
+    pub fn stand_by(&self) -> String {
+        let keys = self.key.len();
+        let at = |number: usize| format!("(${}::text[])[1]", keys + number);
+        let (lsn, old, new) = (format!("{}::pg_lsn", at(1)), at(2), at(3));
+        let is_row = (0..keys).map(|number| {
+            let used = &self.used[self.key[number]];
+            format!("t.{} = (${}::text[])[1]::{}", quoted(&used.name), number + 1, used.cast)
+        });
+        let is_row = is_row.collect::<Vec<_>>().join(" AND ");
+        let came = match self.lsn {
+            Some(place) => format!("t.{} >= {lsn}", self.name(place)),
+            None => "false".to_owned(),
         };
-        let new = |at: usize| format!("{} = {}", self.name(self.key[at]), self.value(&columns, keys + at));
-        let all = |between: &str, of: &dyn Fn(usize) -> String| (0..keys).map(of).collect::<Vec<_>>().join(between);
-        let (sets, taken) = (all(", ", &new), all(" AND ", &|at| format!("o.{}", new(at))));
-        let (table, from, is_row) = (&self.table, from(sent), self.is_row(&columns));
-        let is_taken = format!("EXISTS (SELECT FROM {table} o WHERE {taken})");
-        format!("UPDATE {table} AS t SET {sets} FROM {from} WHERE {is_row} AND {guard} AND NOT {is_taken}")
+        format!(
+            "INSERT INTO sluicegate_cdc_left AS l (target, key, lsn, columns, texts)
+             SELECT {target}, {old}::uuid, {lsn}, ${names}::text[], ${texts}::text[]
+             WHERE NOT EXISTS (SELECT FROM {table} t WHERE {is_row} AND {came})
+               AND NOT EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE g.target = {target} AND g.key = {new}::uuid AND g.lsn > {lsn})
+             ON CONFLICT (target, key, lsn) DO UPDATE SET columns = excluded.columns, texts = excluded.texts",
+            target = self.target,
+            table = self.table,
+            names = keys + 4,
+            texts = keys + 5,
+        )
     }
 
     /// How many of these rows are neither there nor known to be gone: parameters are `place`, and the ids of the keys.
@@ -181,7 +189,7 @@ impl Plan {
             None => "false".to_owned(),
         };
         let is_there = format!("EXISTS (SELECT FROM {} AS t WHERE {})", self.table, self.is_row(&columns));
-        format!("SELECT count(*) FROM {} WHERE NOT {is_there} AND NOT {is_gone}", from(sent))
+        format!("SELECT count(*) FROM {} WHERE NOT {is_there} AND NOT ({is_gone})", from(sent))
     }
 
     /// Deletes rows, or marks them: parameters are `place`.
