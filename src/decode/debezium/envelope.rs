@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::text;
 use crate::fault::Cause;
 
 /// A message in the form of JsonConverter with schemas: both parts, and where the payload begins.
@@ -41,8 +43,8 @@ pub fn unwrap(json: &str) -> Option<Wrapped<'_>> {
 }
 
 /// The payload of a message that begins as another one did.
-pub fn payload_behind<'a>(json: &'a str, prefix: &str) -> Option<&'a str> {
-    json.strip_prefix(prefix)?.trim_ascii_end().strip_suffix('}')
+pub fn payload_behind<'a>(json: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
+    json.strip_prefix(prefix.as_bytes())?.trim_ascii_end().strip_suffix(b"}")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +93,7 @@ struct Parts<'a> {
     #[serde(borrow, default)]
     after: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    source: Option<&'a RawValue>,
+    source: Anything<'a>,
     #[serde(borrow, default)]
     op: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -117,17 +119,95 @@ struct Parts<'a> {
 #[derive(Deserialize)]
 struct Source<'a> {
     #[serde(borrow, default)]
-    name: Cow<'a, str>,
+    name: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    db: Cow<'a, str>,
+    db: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    schema: Option<Cow<'a, str>>,
+    schema: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    table: Option<Cow<'a, str>>,
-    #[serde(default)]
-    lsn: Option<i64>,
-    #[serde(default)]
-    ts_ms: Option<i64>,
+    table: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    lsn: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    ts_ms: Option<&'a RawValue>,
+}
+
+/// What is called `source`: of an envelope it is an object, and of a row whatever its column has.
+#[derive(Default)]
+struct Anything<'a>(Option<Source<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Anything<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyVisitor)
+    }
+}
+
+struct AnyVisitor;
+
+impl<'de> Visitor<'de> for AnyVisitor {
+    type Value = Anything<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Anything<'de>, M::Error> {
+        Source::deserialize(MapAccessDeserializer::new(map)).map(|source| Anything(Some(source)))
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, seq: S) -> Result<Anything<'de>, S::Error> {
+        IgnoredAny.visit_seq(seq).map(|_| Anything(None))
+    }
+
+    fn visit_unit<E>(self) -> Result<Anything<'de>, E> {
+        Ok(Anything(None))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Anything<'de>, E> {
+        Ok(Anything(None))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Anything<'de>, E> {
+        Ok(Anything(None))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Anything<'de>, E> {
+        Ok(Anything(None))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Anything<'de>, E> {
+        Ok(Anything(None))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Anything<'de>, E> {
+        Ok(Anything(None))
+    }
+}
+
+impl<'a> Source<'a> {
+    fn origin(&self) -> Option<Origin<'a>> {
+        let [server, database, schema, table] = [self.name, self.db, self.schema, self.table].map(word);
+        Some(Origin { server: server?, database: database?, schema: schema?, table: table? })
+    }
+}
+
+/// What is not there is empty. None where it is no text.
+fn word(json: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    match json.map(RawValue::get) {
+        None | Some("null") => Some(Cow::Borrowed("")),
+        Some(json) => match text::inner(json)? {
+            inner if !inner.contains('\\') => Some(Cow::Borrowed(inner)),
+            _ => serde_json::from_str(json).ok().map(Cow::Owned),
+        },
+    }
+}
+
+/// What is not there is none. An error where it is no integer.
+fn integer(json: Option<&RawValue>) -> Result<Option<i64>, ()> {
+    match json.map(RawValue::get) {
+        None | Some("null") => Ok(None),
+        Some(json) => json.parse().map(Some).map_err(drop),
+    }
 }
 
 fn unreadable(what: &str, error: &serde_json::Error) -> Cause {
@@ -138,14 +218,13 @@ fn unreadable(what: &str, error: &serde_json::Error) -> Cause {
 /// What the payload is. `is_enveloped`: what the schema says of it, where there is one.
 pub fn read<'a>(payload: &'a str, is_enveloped: Option<bool>) -> Result<Message<'a>, Cause> {
     let parts: Parts<'a> = serde_json::from_str(payload).map_err(|error| unreadable("the payload", &error))?;
-    let looks_enveloped = parts.op.is_some_and(|op| op.get().len() == 3)
-        && parts.source.is_some_and(|source| source.get().starts_with('{'));
+    let looks_enveloped = parts.op.is_some_and(|op| op.get().len() == 3) && parts.source.0.is_some();
     if !is_enveloped.unwrap_or(looks_enveloped) {
         return Ok(flat(payload, &parts));
     }
-    let source: Source<'a> = match parts.source {
-        Some(source) => serde_json::from_str(source.get()).map_err(|error| unreadable("its source", &error))?,
-        None => return Err(Cause::new("cdc.payload", "an envelope has no source")),
+    let Some(source) = &parts.source.0 else { return Err(Cause::new("cdc.payload", "an envelope has no source")) };
+    let (Some(origin), Ok(lsn), Ok(at_ms)) = (source.origin(), integer(source.lsn), integer(source.ts_ms)) else {
+        return Err(Cause::new("cdc.payload", "an envelope's source has a field of another type than the connector's"));
     };
     let op = match parts.op.map(RawValue::get) {
         Some("\"c\"") => Op::Create,
@@ -156,13 +235,7 @@ pub fn read<'a>(payload: &'a str, is_enveloped: Option<bool>) -> Result<Message<
         Some("\"m\"") => return Ok(Message::Aside("logical_message")),
         _ => return Err(Cause::new("cdc.op", "the op of an envelope is none of c, u, d, r, t and m")),
     };
-    let (lsn, at_ms) = (source.lsn.filter(|lsn| *lsn >= 0), source.ts_ms.or_else(|| number(parts.ts_ms)));
-    let origin = Origin {
-        server: source.name,
-        database: source.db,
-        schema: source.schema.unwrap_or_default(),
-        table: source.table.unwrap_or_default(),
-    };
+    let (lsn, at_ms) = (lsn.filter(|lsn| *lsn >= 0), at_ms.or_else(|| number(parts.ts_ms)));
     let (before, after) = (parts.before.map(RawValue::get), parts.after.map(RawValue::get));
     Ok(Message::Change(Change { op, before, after, origin: Some(origin), lsn, at_ms }))
 }

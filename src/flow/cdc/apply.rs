@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use postgres::types::Type;
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
-use super::array::TextArray;
+use super::array::Array;
 use super::cut::{STATEMENT_BYTES_MAX, cut};
 use super::lane::Known;
 use super::naming::TableName;
@@ -83,6 +82,14 @@ impl<'a> Pending<'a> {
         match self {
             Pending::Put { joined: Some(values), .. } => values.iter().map(Value::bytes).sum(),
             Pending::Put { at, .. } | Pending::Delete(at) => at.bytes(),
+        }
+    }
+
+    /// Of a row that is put.
+    fn value(&self, column: usize) -> Value<'a> {
+        match self {
+            Pending::Put { joined: Some(values), .. } => values[column],
+            Pending::Put { at, .. } | Pending::Delete(at) => at.after(column),
         }
     }
 }
@@ -323,31 +330,22 @@ impl<'a> Table<'a, '_> {
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
-        let (statement, columns) = plan.delete();
-        let mut arrays: Vec<TextArray> = columns.iter().map(|_| TextArray::new()).collect();
-        let (mut ids, mut lsns) = (TextArray::new(), TextArray::new());
-        for at in rows {
-            let keys = at.shape().key.len();
-            for (number, array) in arrays.iter_mut().enumerate() {
-                match number < keys {
-                    true => array.push(at.before(number)),
-                    false => array.push_place(at.row.lsn),
-                }
-            }
-            if at.row.lsn.is_some() {
-                ids.push(Value::Text(id(keys, |number| at.before(number)).as_bytes()));
-                lsns.push_place(at.row.lsn);
-            }
-        }
-        call(work, &statement, arrays)?;
-        if plan.lsn.is_some() && !ids.is_empty() {
-            let target = plan.target.to_be_bytes();
-            let (ids, lsns) = (ids.finish(), lsns.finish());
-            work.call(
-                GONE,
-                &[Type::INT4, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
-                &[Some(&target), Some(&ids), Some(&lsns)],
-            )?;
+        let keys = plan.key.len();
+        let lsns: Vec<Option<String>> = rows.iter().map(|at| at.row.lsn.map(shown_lsn)).collect();
+        let rows: Vec<(&At<'a>, Value<'_>)> = rows.iter().zip(lsns.iter().map(text_of)).collect();
+        let arrays = Array::of_columns(plan.sql_types(&plan.place()), &rows, |(at, lsn), number| {
+            if number < keys { at.before(number) } else { *lsn }
+        });
+        call(work, arrays, |sent| plan.delete(sent))?;
+        let noted: Vec<_> = rows.into_iter().filter(|(_, lsn)| *lsn != Value::Null).collect();
+        if plan.lsn.is_some() && !noted.is_empty() {
+            let mut ids = Array::of_ids();
+            noted.iter().for_each(|(at, _)| ids.push(Value::Text(&id(keys, |number| at.before(number)))));
+            let lsns = Array::of_columns(["pg_lsn"].into_iter(), &noted, |(_, lsn), _| *lsn);
+            let (target, ids) = (plan.target.to_be_bytes(), ids.finish());
+            let lsns: Vec<Vec<u8>> = lsns.into_iter().map(Array::finish).collect();
+            let types = [Type::INT4, Type::UUID_ARRAY, Type::PG_LSN_ARRAY];
+            work.call(GONE, &types, &[Some(&target), Some(&ids), Some(&lsns[0])])?;
         }
         Ok(())
     }
@@ -370,32 +368,27 @@ impl<'a> Table<'a, '_> {
             return Ok(());
         }
         let rows = newer.as_slice();
-        // Whether one of these changes may be of a row that was deleted after it.
-        let least = rows.iter().filter_map(|pending| pending.at().row.lsn).min();
-        let looks = unchanged.is_empty() && least.is_some() && least < gone;
-        let (statement, columns): (String, Vec<usize>) = match unchanged.is_empty() {
-            true => (plan.put(looks), (0..plan.used.len()).collect()),
-            false => {
-                let unchanged: Vec<usize> =
-                    (0..plan.used.len()).filter(|at| unchanged.contains(&plan.used[*at].column)).collect();
-                plan.change(&unchanged)
+        // Changes that may be of a row that was deleted after them.
+        let may_be_gone = |pending: &Pending<'a>| pending.at().row.lsn.is_some_and(|lsn| Some(lsn) < gone);
+        let columns = plan.written(unchanged);
+        let mut arrays = Array::of_columns(plan.sql_types(&columns), rows, |pending, number| {
+            let column = plan.used[columns[number]].column;
+            pending.value(column)
+        });
+        if unchanged.is_empty() && rows.iter().any(|pending| may_be_gone(pending)) {
+            let mut ids = Array::of_ids();
+            for pending in rows {
+                match may_be_gone(pending) {
+                    true => ids.push(Value::Text(&id_of(pending.at()))),
+                    false => ids.push(Value::Null),
+                }
             }
-        };
-        let mut arrays: Vec<TextArray> = columns.iter().map(|_| TextArray::new()).collect();
-        let mut ids = TextArray::new();
-        for pending in rows {
-            let Pending::Put { at, joined, .. } = pending else { continue };
-            if looks {
-                let key = &at.shape().key;
-                ids.push(Value::Text(id(key.len(), |number| at.after(key[number])).as_bytes()));
-            }
-            for (array, place) in arrays.iter_mut().zip(&columns) {
-                let column = plan.used[*place].column;
-                array.push(joined.as_ref().map_or_else(|| at.after(column), |values| values[column]));
-            }
+            arrays.push(ids);
         }
-        arrays.extend(looks.then_some(ids));
-        let touched = call(work, &statement, arrays)?;
+        let touched = match unchanged.is_empty() {
+            true => call(work, arrays, |sent| plan.put(sent)),
+            false => call(work, arrays, |sent| plan.change(&columns, sent)),
+        }?;
         work.count("stale", (rows.len() as u64).saturating_sub(touched));
         if !unchanged.is_empty() && touched != rows.len() as u64 && self.misses(work, &plan, rows)? {
             let text =
@@ -407,17 +400,14 @@ impl<'a> Table<'a, '_> {
 
     /// Whether one of these rows is not there, although nothing says that it was deleted later.
     fn misses(&self, work: &mut Work<'_>, plan: &Plan, rows: &[&Pending<'a>]) -> Result<bool, Fault> {
-        let (statement, columns) = plan.missing();
-        let mut arrays: Vec<TextArray> = (0..=columns.len()).map(|_| TextArray::new()).collect();
-        for pending in rows {
-            let (at, key) = (pending.at(), &pending.at().shape().key);
-            for (array, place) in arrays.iter_mut().zip(&columns) {
-                array.push(at.after(plan.used[*place].column));
-            }
-            let id = id(key.len(), |number| at.after(key[number]));
-            arrays[columns.len()].push(Value::Text(id.as_bytes()));
-        }
-        let counted = given(arrays, |types, values| work.ask(&statement, types, values))?;
+        let columns = plan.place();
+        let mut arrays = Array::of_columns(plan.sql_types(&columns), rows, |pending, number| {
+            pending.at().after(plan.used[columns[number]].column)
+        });
+        let mut ids = Array::of_ids();
+        rows.iter().for_each(|pending| ids.push(Value::Text(&id_of(pending.at()))));
+        arrays.push(ids);
+        let counted = given(arrays, |sent, values| work.ask(&plan.missing(sent), sent, values))?;
         Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
     }
 
@@ -427,18 +417,19 @@ impl<'a> Table<'a, '_> {
         if plan.is_key_fixed {
             return Ok(());
         }
-        let keys = at.shape().key.len();
-        let mut arrays: Vec<TextArray> = (0..2 * keys).map(|_| TextArray::new()).collect();
-        for (number, array) in arrays.iter_mut().enumerate() {
-            array.push(if number < keys { at.before(number) } else { new(number - keys) });
-        }
+        let keys = plan.key.len();
+        let lsn = at.row.lsn.map(shown_lsn);
+        let mut arrays = Array::of_columns(plan.sql_types(&plan.places()), &[at], |at, number| match number {
+            number if number < keys => at.before(number),
+            number if number < 2 * keys => new(number - keys),
+            _ => text_of(&lsn),
+        });
         if plan.lsn.is_some() {
-            let (mut lsns, mut ids) = (TextArray::new(), TextArray::new());
-            lsns.push_place(at.row.lsn);
-            ids.push(Value::Text(id(keys, new).as_bytes()));
-            arrays.extend([lsns, ids]);
+            let mut ids = Array::of_ids();
+            ids.push(Value::Text(&id(keys, new)));
+            arrays.push(ids);
         }
-        call(work, &plan.rename(), arrays).map(drop)
+        call(work, arrays, |sent| plan.rename(sent)).map(drop)
     }
 
     fn truncate(&self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
@@ -488,11 +479,10 @@ impl<'a> Table<'a, '_> {
         let Some(plan) = self.plan(work, shape, Need::Put)? else { return Ok(1) };
         if !self.does_mirror {
             // A change more, as the row was.
-            let mut arrays: Vec<TextArray> = plan.used.iter().map(|_| TextArray::new()).collect();
-            for (array, used) in arrays.iter_mut().zip(&plan.used) {
-                array.push(at.before(used.column));
-            }
-            return call(work, &plan.put(false), arrays).map(|_| 1);
+            let columns = plan.written(&[]);
+            let before = |at: &At<'a>, number: usize| at.before(plan.used[columns[number]].column);
+            let arrays = Array::of_columns(plan.sql_types(&columns), &[at], before);
+            return call(work, arrays, |sent| plan.put(sent)).map(|_| 1);
         }
         let is_change = at.row.act == Act::Put;
         let text = |value: Value<'a>| match value {
@@ -515,15 +505,21 @@ impl<'a> Table<'a, '_> {
     }
 }
 
-fn call(work: &mut Work<'_>, statement: &str, arrays: Vec<TextArray>) -> Result<u64, Fault> {
-    given(arrays, |types, values| work.call(statement, types, values)).map_err(of_value)
+/// A statement of these arrays, by their types.
+fn call(work: &mut Work<'_>, arrays: Vec<Array>, statement: impl FnOnce(&[Type]) -> String) -> Result<u64, Fault> {
+    given(arrays, |sent, values| work.call(&statement(sent), sent, values)).map_err(of_value)
 }
 
 /// Arrays as a statement takes them.
-fn given<T>(arrays: Vec<TextArray>, give: impl FnOnce(&[Type], &[Option<&[u8]>]) -> T) -> T {
-    let arrays: Vec<Vec<u8>> = arrays.into_iter().map(TextArray::finish).collect();
+fn given<T>(arrays: Vec<Array>, give: impl FnOnce(&[Type], &[Option<&[u8]>]) -> T) -> T {
+    let sent: Vec<Type> = arrays.iter().map(Array::array_type).collect();
+    let arrays: Vec<Vec<u8>> = arrays.into_iter().map(Array::finish).collect();
     let values: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(array.as_slice())).collect();
-    give(&vec![Type::TEXT_ARRAY; values.len()], &values)
+    give(&sent, &values)
+}
+
+fn text_of(text: &Option<String>) -> Value<'_> {
+    text.as_deref().map_or(Value::Null, |text| Value::Text(text.as_bytes()))
 }
 
 /// The statement is ours: where its syntax is said to be wrong, that of a value is. The server's words may repeat it.
@@ -538,11 +534,16 @@ fn of_value(fault: Fault) -> Fault {
 }
 
 /// What a key is known by when its row is gone.
-fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> String {
-    let digest = Sha256::digest(key(columns, value));
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    Uuid::from_bytes(bytes).simple().to_string()
+fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&Sha256::digest(key(columns, value))[..16]);
+    id
+}
+
+/// That of a row that is put.
+fn id_of(at: &At<'_>) -> [u8; 16] {
+    let key = &at.shape().key;
+    id(key.len(), |number| at.after(key[number]))
 }
 
 /// One column is its own key; of several each has its length before it.

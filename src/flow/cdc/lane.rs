@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::message::utf8;
 use super::naming::{Naming, TableName, source_name};
 use super::shape::{Additions, Fields, Named, Shape, Types, named};
 use crate::decode::debezium::{Field, Kind, NameRules, Origin, Widening, payload_behind, unwrap};
@@ -39,6 +40,8 @@ pub struct Lane {
     pub is_enveloped: Option<bool>,
     schemas: Vec<(String, Arc<ValueSchema>)>,
     shapes: Vec<Used>,
+    /// What the last key with a schema began with, up to its payload.
+    key_prefix: String,
 }
 
 /// A payload with what is known of its schema.
@@ -48,12 +51,13 @@ pub struct Read<'a> {
 }
 
 impl Lane {
-    pub fn read<'a>(&mut self, known: &Known, json: &'a str) -> Result<Read<'a>, Cause> {
+    pub fn read<'a>(&mut self, known: &Known, json: &'a [u8]) -> Result<Read<'a>, Cause> {
         for (prefix, schema) in self.schemas.iter().rev() {
             if let Some(payload) = payload_behind(json, prefix) {
-                return Ok(Read { payload, schema: Some(schema.clone()) });
+                return Ok(Read { payload: utf8(payload)?, schema: Some(schema.clone()) });
             }
         }
+        let json = utf8(json)?;
         let Some(parts) = unwrap(json) else { return Ok(Read { payload: json, schema: None }) };
         if parts.schema == "null" {
             return Ok(Read { payload: parts.payload, schema: None });
@@ -66,6 +70,21 @@ impl Lane {
             self.schemas.push((prefix.to_owned(), schema.clone()));
         }
         Ok(Read { payload: parts.payload, schema: Some(schema) })
+    }
+
+    /// A key without its schema.
+    pub fn key<'a>(&mut self, json: &'a [u8]) -> Result<&'a str, Cause> {
+        if !self.key_prefix.is_empty()
+            && let Some(payload) = payload_behind(json, &self.key_prefix)
+        {
+            return utf8(payload);
+        }
+        let json = utf8(json)?;
+        let Some(parts) = unwrap(json) else { return Ok(json) };
+        if let Some(prefix) = parts.prefix {
+            prefix.clone_into(&mut self.key_prefix);
+        }
+        Ok(parts.payload)
     }
 
     /// None where nothing is known yet; the inner one where the table is left out.

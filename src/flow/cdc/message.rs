@@ -6,7 +6,7 @@ use std::io::Write;
 use super::naming::{Mask, hashed};
 use super::rows::shown_lsn;
 use super::shape::Extra;
-use crate::decode::debezium::{Change, Kind, Modes, Op, Origin, Written, each_field, unwrap};
+use crate::decode::debezium::{Change, Kind, Modes, Op, Origin, Written, each_field};
 use crate::fault::Cause;
 use crate::record::Record;
 
@@ -35,17 +35,9 @@ pub fn header(record: &Record<'_>, name: &str) -> Option<String> {
     found
 }
 
-/// The fields of the record's key, where it is an object of them.
-pub fn key_of<'a>(record: &Record<'a>) -> Result<Fields<'a>, Cause> {
-    match record.key {
-        Some(key) => fields_of(utf8(key)?),
-        None => Ok(Vec::new()),
-    }
-}
-
-pub fn fields_of(key: &str) -> Result<Fields<'_>, Cause> {
+/// The fields of a key, or of the one that a header has, where it is an object of them.
+pub fn fields_of(payload: &str) -> Result<Fields<'_>, Cause> {
     let mut fields = Vec::new();
-    let payload = unwrap(key).map_or(key, |parts| parts.payload);
     if payload.starts_with('{') {
         each_field(payload, &mut |name, value| {
             fields.push((name, value));

@@ -24,9 +24,7 @@ use serde_json::json;
 
 use self::apply::Changes;
 use self::lane::{Known, Read, ValueSchema};
-use self::message::{
-    Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, fill_extra, header, hide, key_of, origin_of, utf8,
-};
+use self::message::{Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, fill_extra, header, hide, origin_of};
 use self::naming::{Mask, Naming};
 use self::plan::Plans;
 pub use self::rows::CdcRows;
@@ -71,8 +69,7 @@ pub struct Cdc {
 const ROW_BYTES_MAX: usize = 512 << 20;
 /// Of those of a key alone. No index of PostgreSQL takes as much.
 const KEY_BYTES_MAX: usize = 16 << 20;
-const READS: &str =
-    "SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL lc_monetary = 'C'";
+const SETTINGS: &str = include_str!("../../../sql/cdc/settings.sql");
 const FORGET: &str = include_str!("../../../sql/cdc/forget.sql");
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
@@ -122,7 +119,6 @@ impl Cdc {
 
     fn add(&self, record: &Record<'_>, rows: &mut CdcRows) -> Result<(), Cause> {
         let Some(payload) = record.payload else { return self.add_tombstone(record, rows) };
-        let payload = utf8(payload)?;
         let Read { payload, schema } = rows.lane.read(&self.known, payload)?;
         let schema = schema.as_deref();
         if payload == "null" {
@@ -143,7 +139,7 @@ impl Cdc {
             rows.lane.is_enveloped = Some(change.origin.is_some());
             self.known.note(&record.partition.topic, change.origin.is_some());
         }
-        let key = key_of(record)?;
+        let key = record.key.map_or(Ok(Vec::new()), |key| fields_of(rows.lane.key(key)?))?;
         self.add_change(record, schema, &change, &key, rows)
     }
 
@@ -160,7 +156,7 @@ impl Cdc {
     /// Behind an envelope's deletion it says nothing new; where rows come by themselves it is the deletion.
     fn add_tombstone(&self, record: &Record<'_>, rows: &mut CdcRows) -> Result<(), Cause> {
         let is_enveloped = rows.lane.is_enveloped.or_else(|| self.known.is_enveloped(&record.partition.topic));
-        let key = key_of(record)?;
+        let key = record.key.map_or(Ok(Vec::new()), |key| fields_of(rows.lane.key(key)?))?;
         if is_enveloped == Some(true) || key.is_empty() {
             rows.asides += 1;
             return Ok(());
@@ -266,7 +262,8 @@ impl Cdc {
                 }
                 if change.op == Op::Create && is_keyed && rows.has_unchanged(start, shape.columns.len()) {
                     let old = header(record, OLD_KEY);
-                    before = old.map(|old| self.fill_key(shape, &fields_of(&old)?, None, rows)).transpose()?.flatten();
+                    let fields = old.as_deref().map(|old| fields_of(rows.lane.key(old.as_bytes())?)).transpose()?;
+                    before = fields.map(|old| self.fill_key(shape, &old, None, rows)).transpose()?.flatten();
                 } else if change.op == Op::Update && !is_keyed && self.does_mirror {
                     let image = change.before.ok_or_else(|| missing("before"))?;
                     let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
@@ -282,7 +279,8 @@ impl Cdc {
                 }
                 // The row goes on under another key, and with it what the other message may leave out.
                 if let Some(new) = header(record, NEW_KEY) {
-                    after = self.fill_key(shape, &fields_of(&new)?, None, rows)?;
+                    let fields = fields_of(rows.lane.key(new.as_bytes())?)?;
+                    after = self.fill_key(shape, &fields, None, rows)?;
                     if after.is_some() {
                         act = Act::Move;
                     }
@@ -478,12 +476,11 @@ impl Flow for Cdc {
 
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<CdcRows>]) -> Result<(), Fault> {
         // Topics come in any order: within a transaction that must not matter, and without checks it never does.
-        work.run(match self.is_replica {
+        let checks = match self.is_replica {
             true => "SET LOCAL session_replication_role = replica",
             false => "SET CONSTRAINTS ALL DEFERRED",
-        })?;
-        // What a text means must not depend on where the server stands.
-        work.run(READS)?;
+        };
+        work.run(&format!("{SETTINGS};\n{checks}"))?;
         work.count("aside", batches.iter().map(|batch| batch.rows.asides).sum());
         if batches.iter().all(|batch| batch.rows.is_empty()) {
             return Ok(());

@@ -1,4 +1,7 @@
-//! The statements of a plan. Parameters are arrays of texts, one for each column, which the server makes rows of.
+//! The statements of a plan. Parameters are arrays, one for each column, which the server makes rows of. `sent` are their
+//! types: that of a column, or texts.
+
+use postgres::types::Type;
 
 use super::naming::quoted;
 
@@ -37,15 +40,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// `x.c1, x.c2` and so on: parameters are arrays, one for each of these columns.
-    fn from(&self, count: usize) -> String {
-        let arrays: Vec<String> = (1..=count).map(|number| format!("${number}::text[]")).collect();
-        let names: Vec<String> = (1..=count).map(|number| format!("c{number}")).collect();
-        format!("unnest({}) AS x ({})", arrays.join(", "), names.join(", "))
-    }
-
-    fn value(&self, columns: &[usize], number: usize) -> String {
-        format!("x.c{}::{}", number + 1, self.used[columns[number]].cast)
+    /// What these columns take.
+    pub fn sql_types<'p>(&'p self, columns: &'p [usize]) -> impl Iterator<Item = &'p str> {
+        columns.iter().map(|at| self.used[*at].cast.as_str())
     }
 
     fn name(&self, at: usize) -> String {
@@ -54,6 +51,29 @@ impl Plan {
 
     fn all(&self) -> Vec<usize> {
         (0..self.used.len()).collect()
+    }
+
+    /// Those of the key and, where it is kept, the place in the log.
+    pub fn place(&self) -> Vec<usize> {
+        self.key.iter().copied().chain(self.lsn).collect()
+    }
+
+    /// Those of a key as it was and then as it is to be, and the place in the log.
+    pub fn places(&self) -> Vec<usize> {
+        self.key.iter().copied().chain(self.place()).collect()
+    }
+
+    /// Those that are written to, the key first.
+    pub fn written(&self, unchanged: &[usize]) -> Vec<usize> {
+        if unchanged.is_empty() {
+            return self.all();
+        }
+        let others = (0..self.used.len()).filter(|at| !self.key.contains(at));
+        self.key.iter().copied().chain(others.filter(|at| !unchanged.contains(&self.used[*at].column))).collect()
+    }
+
+    fn value(&self, columns: &[usize], number: usize) -> String {
+        format!("x.c{}::{}", number + 1, self.used[columns[number]].cast)
     }
 
     /// `t.key = x.c1` for the key's columns, which are the first of these.
@@ -70,19 +90,22 @@ impl Plan {
         }
     }
 
-    /// Puts rows, whatever there was: the columns are those of `used`, in order. `looks`: none that was deleted later; then
-    /// the ids of the keys follow.
-    pub fn put(&self, looks: bool) -> String {
+    /// Whether the key, whose id is this parameter, is known to be gone since.
+    fn is_gone(&self, id: usize, lsn: &str) -> String {
+        let gone = format!("g.target = {} AND g.key = x.c{id} AND g.lsn > {lsn}", self.target);
+        format!("EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE {gone})")
+    }
+
+    /// Puts rows, whatever there was: the columns are those of `used`, in order. Where the ids of the keys follow, none that
+    /// was deleted later: rows without one were not.
+    pub fn put(&self, sent: &[Type]) -> String {
         let columns = self.all();
         let names: Vec<String> = columns.iter().map(|at| self.name(*at)).collect();
         let values: Vec<String> = (0..columns.len()).map(|number| self.value(&columns, number)).collect();
-        let (from, only) = match self.lsn.filter(|_| looks) {
-            None => (self.from(columns.len()), String::new()),
-            Some(lsn) => {
-                let (key, lsn) = (columns.len() + 1, self.value(&columns, lsn));
-                let gone = format!("g.target = {} AND g.key = x.c{key}::uuid AND g.lsn > {lsn}", self.target);
-                (self.from(key), format!(" WHERE NOT EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE {gone})"))
-            }
+        let (from, id) = (from(sent), columns.len() + 1);
+        let only = match self.lsn.filter(|_| sent.len() == id) {
+            None => String::new(),
+            Some(lsn) => format!(" WHERE NOT {}", self.is_gone(id, &self.value(&columns, lsn))),
         };
         let (names, values) = (names.join(", "), values.join(", "));
         // A key that its table would otherwise count up by itself.
@@ -107,17 +130,15 @@ impl Plan {
         }
     }
 
-    /// Changes some columns of rows that are there. Gives the columns, in the order of the parameters.
-    pub fn change(&self, unchanged: &[usize]) -> (String, Vec<usize>) {
-        let others = (0..self.used.len()).filter(|at| !self.key.contains(at) && !unchanged.contains(at));
-        let columns: Vec<usize> = self.key.iter().copied().chain(others).collect();
+    /// Changes some columns of rows that are there: parameters are `written`.
+    pub fn change(&self, columns: &[usize], sent: &[Type]) -> String {
         let sets: Vec<String> = (self.key.len()..columns.len())
             .map(|number| {
-                let (name, value) = (self.name(columns[number]), self.value(&columns, number));
+                let (name, value) = (self.name(columns[number]), self.value(columns, number));
                 match self.lsn.and_then(|lsn| columns.iter().position(|at| *at == lsn)) {
                     // The row counts as found all the same.
                     Some(lsn) => {
-                        let guard = self.guard(&self.value(&columns, lsn));
+                        let guard = self.guard(&self.value(columns, lsn));
                         format!("{name} = CASE WHEN {guard} THEN {value} ELSE t.{name} END")
                     }
                     None => format!("{name} = {value}"),
@@ -128,65 +149,54 @@ impl Plan {
             true => format!("{0} = t.{0}", self.name(columns[0])),
             false => sets.join(", "),
         };
-        let (from, is_row) = (self.from(columns.len()), self.is_row(&columns));
-        (format!("UPDATE {} AS t SET {sets} FROM {from} WHERE {is_row}", self.table), columns)
+        format!("UPDATE {} AS t SET {sets} FROM {} WHERE {}", self.table, from(sent), self.is_row(columns))
     }
 
-    /// Gives a row another key, unless there is one of that key: parameters are the columns of the key as it was, and then
-    /// as it is to be.
-    pub fn rename(&self) -> String {
-        let keys = self.key.len();
-        let columns: Vec<usize> = self.key.iter().chain(&self.key).copied().chain(self.lsn).collect();
+    /// Gives a row another key, unless there is one of that key: parameters are `places`, and the ids of the new keys where
+    /// places in the log are kept.
+    pub fn rename(&self, sent: &[Type]) -> String {
+        let (keys, columns) = (self.key.len(), self.places());
         // The row of the former key may be a later one, and that of the new key may be gone again: partitions of a topic
         // come in any order.
-        let (from, guard) = match self.lsn {
-            None => (self.from(columns.len()), "true".to_owned()),
+        let guard = match self.lsn {
+            None => "true".to_owned(),
             Some(_) => {
-                let (lsn, key) = (self.value(&columns, 2 * keys), columns.len() + 1);
-                let gone = format!("g.target = {} AND g.key = x.c{key}::uuid AND g.lsn > {lsn}", self.target);
-                let is_gone = format!("EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE {gone})");
-                (self.from(key), format!("{} AND NOT {is_gone}", self.guard(&lsn)))
+                let lsn = self.value(&columns, 2 * keys);
+                format!("{} AND NOT {}", self.guard(&lsn), self.is_gone(columns.len() + 1, &lsn))
             }
         };
         let new = |at: usize| format!("{} = {}", self.name(self.key[at]), self.value(&columns, keys + at));
         let all = |between: &str, of: &dyn Fn(usize) -> String| (0..keys).map(of).collect::<Vec<_>>().join(between);
         let (sets, taken) = (all(", ", &new), all(" AND ", &|at| format!("o.{}", new(at))));
-        let (table, is_row) = (&self.table, self.is_row(&columns));
+        let (table, from, is_row) = (&self.table, from(sent), self.is_row(&columns));
         let is_taken = format!("EXISTS (SELECT FROM {table} o WHERE {taken})");
         format!("UPDATE {table} AS t SET {sets} FROM {from} WHERE {is_row} AND {guard} AND NOT {is_taken}")
     }
 
-    /// How many of these rows are neither there nor known to be gone: the columns are those of the key, the place in the
-    /// log, if it is kept, and the ids of the keys.
-    pub fn missing(&self) -> (String, Vec<usize>) {
-        let columns: Vec<usize> = self.key.iter().copied().chain(self.lsn).collect();
-        let (from, is_row) = (self.from(columns.len() + 1), self.is_row(&columns));
-        let gone = match self.lsn {
-            Some(_) => {
-                let (key, lsn) = (columns.len() + 1, self.value(&columns, self.key.len()));
-                format!("g.target = {} AND g.key = x.c{key}::uuid AND g.lsn > {lsn}", self.target)
-            }
+    /// How many of these rows are neither there nor known to be gone: parameters are `place`, and the ids of the keys.
+    pub fn missing(&self, sent: &[Type]) -> String {
+        let columns = self.place();
+        let is_gone = match self.lsn {
+            Some(_) => self.is_gone(columns.len() + 1, &self.value(&columns, self.key.len())),
             None => "false".to_owned(),
         };
-        let is_there = format!("SELECT FROM {} AS t WHERE {is_row}", self.table);
-        let is_gone = format!("SELECT FROM sluicegate_cdc_gone g WHERE {gone}");
-        (format!("SELECT count(*) FROM {from} WHERE NOT EXISTS ({is_there}) AND NOT EXISTS ({is_gone})"), columns)
+        let is_there = format!("EXISTS (SELECT FROM {} AS t WHERE {})", self.table, self.is_row(&columns));
+        format!("SELECT count(*) FROM {} WHERE NOT {is_there} AND NOT {is_gone}", from(sent))
     }
 
-    /// Deletes rows, or marks them: parameters are the columns of the key and, where it is kept, the place in the log.
-    pub fn delete(&self) -> (String, Vec<usize>) {
-        let columns: Vec<usize> = self.key.iter().copied().chain(self.lsn).collect();
+    /// Deletes rows, or marks them: parameters are `place`.
+    pub fn delete(&self, sent: &[Type]) -> String {
+        let columns = self.place();
         let given = self.lsn.map_or(String::new(), |_| self.value(&columns, self.key.len()));
-        let (from, is_row, guard) = (self.from(columns.len()), self.is_row(&columns), self.guard(&given));
-        let statement = match self.deleted {
+        let (from, is_row, guard) = (from(sent), self.is_row(&columns), self.guard(&given));
+        match self.deleted {
             None => format!("DELETE FROM {} AS t USING {from} WHERE {is_row} AND {guard}", self.table),
             Some(at) => {
                 let lsn = self.lsn.map_or(String::new(), |at| format!(", {} = {given}", self.name(at)));
                 let set = format!("{} = true{lsn}", self.name(at));
                 format!("UPDATE {} AS t SET {set} FROM {from} WHERE {is_row} AND {guard}", self.table)
             }
-        };
-        (statement, columns)
+        }
     }
 
     /// All rows of the table at once, and all of them one by one, but for those that came later than this place.
@@ -238,4 +248,11 @@ impl Plan {
             }
         }
     }
+}
+
+/// `x.c1, x.c2` and so on: parameters are arrays, one for each of these columns.
+fn from(sent: &[Type]) -> String {
+    let arrays: Vec<String> = (1..).zip(sent).map(|(number, sent)| format!("${number}::{}", sent.name())).collect();
+    let names: Vec<String> = (1..=sent.len()).map(|number| format!("c{number}")).collect();
+    format!("unnest({}) AS x ({})", arrays.join(", "), names.join(", "))
 }
