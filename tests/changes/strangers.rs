@@ -139,7 +139,7 @@ fn letters_of_such_tables_are_replayed_by_one_command() {
         target.client.batch_execute(&format!("ALTER TABLE public.{name} DROP CONSTRAINT small")).unwrap()
     });
     let output = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-        .args(["letters", "replay", "--flow", "cdc", "--all"])
+        .args(["letters", "replay", "--flow", "cdc"])
         .env_clear()
         .env("DB_URL", &target.url)
         .env("SLUICEGATE_FLOWS_CDC_BINARY_MODE", "hex")

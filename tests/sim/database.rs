@@ -221,14 +221,6 @@ impl Sink for SimSink {
 
     fn claim(&self, wanted: &[Wanted]) -> Result<Claims, Fault> {
         let database = &self.database;
-        // The one record that closes a batch may go beyond that.
-        for batch in group.iter().filter(|batch| batch.rows.bytes() >= self.batch_bytes_max + ROW_BYTES) {
-            database.world.fail(format!(
-                "a batch of {} bytes, where {} close it",
-                batch.rows.bytes(),
-                self.batch_bytes_max
-            ));
-        }
         database.answers()?;
         let ids: Vec<i32> = wanted.iter().map(|wanted| wanted.partition.id).collect();
         let transaction = database.begin();
@@ -286,6 +278,14 @@ impl Sink for SimSink {
 
     fn apply(&self, (): &mut (), group: &[Batch<SimRows>]) -> Result<Vec<Outcome>, Fault> {
         let database = &self.database;
+        // The one record that closes a batch may go beyond that.
+        for batch in group.iter().filter(|batch| batch.rows.bytes() >= self.batch_bytes_max + ROW_BYTES) {
+            database.world.fail(format!(
+                "a batch of {} bytes, where {} close it",
+                batch.rows.bytes(),
+                self.batch_bytes_max
+            ));
+        }
         // The one record that closes a batch may go beyond that.
         for batch in group.iter().filter(|batch| batch.rows.bytes() >= self.batch_bytes_max + ROW_BYTES) {
             database.world.fail(format!(

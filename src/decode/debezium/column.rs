@@ -264,7 +264,9 @@ fn fit_whole(form: &Form, base: &str, is_jsonb: bool) -> Form {
         (Form::Shape { .. }, "bytea") => Form::Shape { is_bytea: true },
         (Form::Raw { .. }, _) => Form::Raw { is_jsonb },
         (Form::Array(inner), _) if is_json && is_plain(inner) => Form::Raw { is_jsonb },
-        (Form::Vector | Form::SparseVector | Form::Point | Form::Circle | Form::Line | Form::Hstore, _) if is_json => {
+        // By the mode of the connector also a text that holds JSON.
+        (Form::Hstore, _) if is_json => Form::LooseJson { is_jsonb },
+        (Form::Vector | Form::SparseVector | Form::Point | Form::Circle | Form::Line, _) if is_json => {
             Form::Raw { is_jsonb }
         }
         _ => form.clone(),

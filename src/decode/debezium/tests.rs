@@ -274,6 +274,11 @@ fn json_is_taken_out_of_its_text() {
             (r#""{\"__debezium_unavailable_value\":\"__debezium_unavailable_value\"}""#, "Unchanged"),
         ],
     );
+    // Where the server has no such type it is JSON, which may come in a text.
+    let named = with("string", "io.debezium.data.Json", r#""__debezium.source.column.type":"HSTORE""#);
+    assert_eq!(named.sql_type(), "hstore");
+    let plain = named.without_extension();
+    texts(&plain, &[(r#""{\"a\":\"1\"}""#, r#"{"a":"1"}"#), (r#"{"a":"1"}"#, r#"{"a":"1"}"#)]);
 }
 
 #[test]

@@ -375,7 +375,7 @@ impl<'a> Table<'a, '_> {
     /// What of these rows is one statement.
     fn parts<T>(&self, rows: &[T], bytes: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
         match self.bytes <= STATEMENT_BYTES_MAX {
-            true => vec![0..rows.len()],
+            true => std::iter::once(0..rows.len()).collect(),
             false => cut(rows.iter().map(bytes), STATEMENT_BYTES_MAX),
         }
     }
