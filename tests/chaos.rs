@@ -36,7 +36,9 @@ use self::round::Round;
 use support::random::Random;
 use support::setting;
 
-const LOADS: [fn(&str) -> Box<dyn Load>; 5] =
+/// The load of a flow, in a database of its own.
+type MakeLoad = fn(&str) -> Box<dyn Load>;
+const LOADS: [MakeLoad; 5] =
     [status::Status::load, orders::Orders::load, events::Events::load, tickets::Tickets::load, cdc::Cdc::load];
 
 /// From so many rounds on each flow has to reach each of its points.
