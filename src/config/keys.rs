@@ -170,7 +170,8 @@ const FLOWS: &[FlowRow] = &[
     FlowRow {
         name: "cdc",
         without: &["topic", "table", "replication_factor"],
-        defaults: &[("enabled", "false"), ("group_id", "cdc_consumer")],
+        // An event with its schema is some KiB, and of many topics one is being caught up with.
+        defaults: &[("enabled", "false"), ("group_id", "cdc_consumer"), ("fetch_memory_bytes", "134217728")],
         env: &[("group_id", &["CDC_KAFKA_GROUP_ID"])],
         own: &[
             row("topics", Kind::List(pattern), Is("cdc.public.*"), &[],

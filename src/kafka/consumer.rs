@@ -174,6 +174,9 @@ fn leave(consumer: Arc<BaseConsumer<GroupContext>>) -> Receiver<()> {
     left
 }
 
+/// So many fetches are what a partition may have ahead: of the 32 MiB of 20 partitions one is some 140 KB.
+const FETCHES_AHEAD: u64 = 12;
+
 fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
     let mut client = client_config(&config.brokers);
     let queue_kb = (config.fetch_memory_bytes / u64::from(config.partitions.max(1)) / 1024).clamp(64, 2_000_000);
@@ -188,7 +191,9 @@ fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
         // Small messages cost the client far more than their bytes: this, not the bytes, bounds its memory then. A
         // producer's batch is taken apart whole, so that up to this many wait beside the batch that came last.
         .set("queued.min.messages", "1000")
-        .set("fetch.message.max.bytes", (queue_kb * 1024).clamp(65_536, 131_072).to_string())
+        // What one fetch brings of a partition comes on top. Large records of few partitions would come by dozens otherwise,
+        // each dozen for an answer of the broker.
+        .set("fetch.message.max.bytes", (queue_kb * 1024 / FETCHES_AHEAD).clamp(65_536, 1 << 20).to_string())
         // A fetch for every record that comes would cost the broker more than the records: it waits for some, and
         // not for long.
         .set("fetch.min.bytes", config.fetch_min_bytes.unwrap_or(16_384).to_string())
