@@ -170,8 +170,16 @@ const FLOWS: &[FlowRow] = &[
     FlowRow {
         name: "cdc",
         without: &["topic", "table", "replication_factor"],
-        // An event with its schema is some KiB, and of many topics one is being caught up with.
-        defaults: &[("enabled", "false"), ("group_id", "cdc_consumer"), ("fetch_memory_bytes", "134217728")],
+        // An event with its schema is some KiB, and of many topics one is being caught up with. A change costs PostgreSQL ten
+        // times a row of a COPY: a batch of these is worth a transaction of its own, and waits for no other.
+        defaults: &[
+            ("enabled", "false"),
+            ("group_id", "cdc_consumer"),
+            ("fetch_memory_bytes", "134217728"),
+            ("batch_rows_max", "5000"),
+            ("batch_bytes_max", "4194304"),
+            ("group_rows_max", "5000"),
+        ],
         env: &[("group_id", &["CDC_KAFKA_GROUP_ID"])],
         own: &[
             row("topics", Kind::List(pattern), Is("cdc.public.*"), &[],
