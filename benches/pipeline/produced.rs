@@ -57,7 +57,7 @@ pub fn measure(stage: &Stage, supply: &Supply<'_>) -> (Latency, Memory) {
     let statement = client.prepare(sql).expect("prepared");
     let mut steps: Steps = vec![Vec::new(); supply.partitions as usize];
     let (mut memory, mut weighed_at, mut producer_cpu_s) = (Memory::default(), None::<Instant>, 0.0);
-    let (mut looks, mut seen, mut behind) = (Vec::new(), 0, None);
+    let (mut looks, mut seen) = (Vec::new(), 0);
     let began = Instant::now();
     let limit = Duration::from_secs_f64(WARM_UP_S + supply.seconds) + PATIENCE;
     while seen < count {
@@ -76,13 +76,10 @@ pub fn measure(stage: &Stage, supply: &Supply<'_>) -> (Latency, Memory) {
         if weighed_at.is_none_or(|at| at.elapsed() >= WEIGH_EVERY) {
             weighed_at = Some(Instant::now());
             // Once it has ended there is nothing to weigh any more.
-            match process::memory_mb(producer.pid()) {
-                Some(producer_mb) => {
-                    memory.producer_mb.push(producer_mb);
-                    memory.consumer_mb.push(process::memory_mb(program.pid()).expect("it runs"));
-                    producer_cpu_s = process::cpu_s(producer.pid()).unwrap_or(producer_cpu_s);
-                }
-                None => drop(behind.get_or_insert(count - seen)),
+            if let Some(producer_mb) = process::memory_mb(producer.pid()) {
+                memory.producer_mb.push(producer_mb);
+                memory.consumer_mb.push(process::memory_mb(program.pid()).expect("it runs"));
+                producer_cpu_s = process::cpu_s(producer.pid()).unwrap_or(producer_cpu_s);
             }
         }
         std::thread::sleep(LOOK_EVERY);
@@ -94,10 +91,11 @@ pub fn measure(stage: &Stage, supply: &Supply<'_>) -> (Latency, Memory) {
     let produced_ms = timestamps(stage, supply, count);
     let first_ms = produced_ms.iter().flatten().copied().min().expect("records") as f64;
     let last_ms = produced_ms.iter().flatten().copied().max().expect("records") as f64;
-    let mut latencies_ms: Vec<f64> = Vec::with_capacity(count as usize);
+    let (mut latencies_ms, mut behind_records) = (Vec::with_capacity(count as usize), 0);
     for (produced_ms, steps) in produced_ms.iter().zip(&steps) {
         for (offset, produced_ms) in produced_ms.iter().enumerate() {
             let step = steps.partition_point(|(_, next)| *next <= offset as i64);
+            behind_records += u64::from(steps[step].0 > last_ms);
             if *produced_ms as f64 >= first_ms + WARM_UP_S * 1e3 {
                 latencies_ms.push(steps[step].0 - *produced_ms as f64);
             }
@@ -114,7 +112,7 @@ pub fn measure(stage: &Stage, supply: &Supply<'_>) -> (Latency, Memory) {
         p50_ms: at(0.5),
         p99_ms: at(0.99),
         max_ms: at(1.0),
-        behind_records: behind.unwrap_or(0),
+        behind_records,
         look_every_ms: median(looks.windows(2).map(|pair| pair[1] - pair[0])).unwrap_or(0.0),
         others_percent,
     };

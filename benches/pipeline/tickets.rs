@@ -24,7 +24,7 @@ use crate::stage::{Settings, Stage};
 pub const PARTITIONS: u32 = 12;
 pub const WRITERS: usize = 4;
 /// One payload, about.
-pub const TICKET_BYTES: usize = 210;
+pub const TICKET_BYTES: usize = 190;
 /// Orders that are under way at once: so many for each partition.
 const KEYS: u64 = 100 * PARTITIONS as u64;
 const STEADY_PER_S: f64 = 100.0;

@@ -7,4 +7,6 @@ SET LOCAL lc_monetary = 'C';
 SET LOCAL plan_cache_mode = force_generic_plan;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_hashjoin = off;
-SET LOCAL enable_mergejoin = off
+SET LOCAL enable_mergejoin = off;
+-- A scan that has to be counts as dear beyond all measure, which is no reason to compile it.
+SET LOCAL jit = off

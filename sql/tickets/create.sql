@@ -23,5 +23,9 @@ BEGIN
             skip_to    bigint           NOT NULL DEFAULT 0, -- tickets up to this one may be missing: it was dropped
             updated_at timestamptz      NOT NULL DEFAULT now()
         ) WITH (fillfactor = 70);
+    ELSIF NOT EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = to_regclass('{orders}') AND attname = 'skip_to' AND NOT attisdropped
+    ) THEN
+        ALTER TABLE {orders} ADD COLUMN skip_to bigint NOT NULL DEFAULT 0;
     END IF;
 END $$;

@@ -98,20 +98,20 @@ impl<F: Flow> Apply<F> {
         let held = kept::read(&mut work, self.flow.name(), &open)?;
         let mut refused = BTreeMap::new();
         let mut runs = self.runs(&held, &mut refused)?;
-        if let Err(fault) = self.write_runs(&mut work, &runs) {
+        while let Err(fault) = self.write_runs(&mut work, &runs) {
             let Fault::Reject(rejection) = fault else { return Err(fault) };
             let batches: Vec<&Batch<F::Rows>> = runs.iter().map(|run| &run.batch).collect();
             let found = self.find_refused(work.begin()?, &batches)?;
+            if found.iter().all(Vec::is_empty) {
+                // Each passes, yet not all of them together: no letter's fault that could be named.
+                return Err(Fault::Retry(rejection));
+            }
             for (run, found) in runs.iter().zip(found) {
                 let of = |offset: i64| run.ids.get(&offset).copied();
                 refused.extend(found.into_iter().filter_map(|(offset, cause)| Some((of(offset)?, cause))));
             }
+            // Without these there may be others, which only a COMMIT minds.
             runs = self.runs(&held, &mut refused)?;
-            self.write_runs(&mut work, &runs).map_err(|fault| match fault {
-                // Each passes, yet not all of them together: no letter's fault that could be named.
-                Fault::Reject(_) => Fault::Retry(rejection),
-                fault => fault,
-            })?;
         }
         for Held { id, partition, letter } in held.iter().filter(|held| refused.contains_key(&held.id)) {
             let (flow, topic, partition, code) =

@@ -227,3 +227,31 @@ fn the_target_is_the_source_whichever_partition_is_ahead() {
     let first: u64 = setting("SLUICEGATE_CHANGES_SEED", 1);
     (first..first + seeds).for_each(run);
 }
+
+/// As ExtractNewRecordState leaves a row, with its place in the log.
+fn flat(id: u64, number: u64, large: &str, lsn: i64) -> Event {
+    let row = json!({"id": id, "n": number, "large": large, "__source_lsn": lsn});
+    (Some(json!({"id": id}).to_string()), Some(row.to_string()), Vec::new())
+}
+
+#[test]
+fn flattened_rows_keep_what_their_change_of_key_leaves_out() {
+    let comes = with(flat(2, 2, UNKNOWN, 10), "__debezium.oldkey", r#"{"id":1}"#);
+    // A deletion that is a tombstone has no place in the log.
+    let mut target = Target::new(&[]);
+    let leaves: Event = (Some(r#"{"id":1}"#.to_owned()), None, Vec::new());
+    let leaves = with(leaves, "__debezium.newkey", r#"{"id":2}"#);
+    target.apply(&things().topic(), 0, &[flat(1, 1, "large", 5), flat(2, 9, "former", 4)]);
+    target.apply(&things().topic(), 0, &[leaves, comes.clone()]);
+    assert_eq!(target.rows(THINGS), ["2|2|large"]);
+    assert!(target.codes().is_empty());
+    // One that is a row comes behind a change of what it lacks.
+    let mut target = Target::new(&[]);
+    let gone = json!({"id": 1, "n": null, "large": null, "__source_lsn": 10, "__deleted": "true"}).to_string();
+    let leaves = with((Some(r#"{"id":1}"#.to_owned()), Some(gone), Vec::new()), "__debezium.newkey", r#"{"id":2}"#);
+    target.apply(&things().topic(), 0, &[flat(1, 1, "large", 5)]);
+    target.apply(&things().topic(), 1, &[comes, flat(2, 3, UNKNOWN, 20)]);
+    target.apply(&things().topic(), 0, &[leaves]);
+    assert_eq!(target.rows(THINGS), ["2|3|large"]);
+    assert!(target.codes().is_empty());
+}

@@ -72,7 +72,7 @@ const ROW_BYTES_MAX: usize = 512 << 20;
 const KEY_BYTES_MAX: usize = 16 << 20;
 const SETTINGS: &str = include_str!("../../../sql/cdc/settings.sql");
 const FORGET: &str = include_str!("../../../sql/cdc/forget.sql");
-const FORGET_EVERY: Duration = Duration::from_secs(60);
+const FORGET_EVERY: Duration = Duration::from_secs(5);
 
 impl Cdc {
     pub fn from_config(config: &config::Flow) -> Result<Self, Cause> {

@@ -66,8 +66,10 @@ impl Moves {
         to: &Taker,
     ) -> Result<(), Fault> {
         let Taker { id, key, since, columns } = to;
-        work.execute(PASS_ON, &[&target, &from, &stands_by, &lsn, id, key, since, columns])?;
-        self.look(work, target)
+        match work.execute(PASS_ON, &[&target, &from, &stands_by, &lsn, id, key, since, columns])? {
+            0 => Ok(()),
+            _ => self.look(work, target),
+        }
     }
 
     /// A row that is put has what it brings, and a new one lacks nothing that a former one did.
@@ -77,7 +79,7 @@ impl Moves {
         }
         let lsn = at.row.lsn.map_or_else(|| NOWHERE.to_owned(), shown_lsn);
         let mut taker = taker(at, &lsn);
-        if at.row.told == Told::Inserted {
+        if at.row.told == Told::Inserted && at.row.has_before() {
             taker.columns.clear();
         }
         self.pass_on(work, target, (&taker.id, false, &lsn), &taker)
@@ -96,8 +98,7 @@ impl Moves {
         let mut arrays = Array::of_columns(plan.sql_types(&plan.key), &[at], |at, number| at.before(number));
         arrays.extend(plan.lsn.map(|_| Array::of_places([at.row.lsn].into_iter())));
         let found = given(arrays, |sent, values| work.ask(&plan.leave(sent), sent, values))?;
-        let names: Vec<String> = plan.used.iter().map(|used| used.name.clone()).collect();
-        let row = found.first().map(|row| Left { names, texts: row.get(0) });
+        let row = found.first().map(|row| Left { names: plan.columns.clone(), texts: row.get(0) });
         let settled = work.query(SETTLE, &[&plan.target, &old_id, &lsn])?;
         let mut next = Taker { id: old_id.clone(), key: None, since: lsn.clone(), columns: Vec::new() };
         if let Some(waiting) = settled.first() {
@@ -123,7 +124,12 @@ impl Moves {
     pub fn arrive(&mut self, work: &mut Work<'_>, plan: &Plan, at: &At<'_>) -> Result<bool, Fault> {
         let (target, lsn, is_whole) = (plan.target, place(at, plan), at.unchanged().is_empty());
         let old_id = shown_id(id(at.shape().key.len(), |number| at.before(number)));
-        let fetched = work.query(FETCH, &[&target, &old_id, &lsn])?;
+        let (mut left_at, mut fetched) = (lsn.as_str(), work.query(FETCH, &[&target, &old_id, &lsn])?);
+        if fetched.is_empty() && lsn != NOWHERE {
+            // It left by a tombstone, which has no place.
+            left_at = NOWHERE;
+            fetched = work.query(FETCH, &[&target, &old_id, &left_at])?;
+        }
         let mut taker = taker(at, &lsn);
         let Some(row) = fetched.first() else {
             if is_whole || lsn == NOWHERE {
@@ -140,7 +146,7 @@ impl Moves {
             }
             let Taker { id, key, since, columns } = &taker;
             work.execute(LACK, &[&target, &old_id, &since, &columns, &id, &key])?;
-            self.look(work, target)?;
+            self.lacking.insert(taker.id);
             return Ok(true);
         };
         let (left, lacks): (_, bool) = (Left { names: row.get(0), texts: row.get(1) }, row.get(2));
@@ -154,7 +160,7 @@ impl Moves {
             if !is_put {
                 taker.columns.clear();
             }
-            self.pass_on(work, target, (&old_id, true, &lsn), &taker)?;
+            self.pass_on(work, target, (&old_id, true, left_at), &taker)?;
         }
         Ok(!is_whole)
     }

@@ -31,7 +31,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(5);
 const HELD_FOR: Duration = Duration::from_secs(60);
 
 /// What a plan is needed for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Need {
     Put,
     /// What is not there cannot be deleted; but that it was is noted.
@@ -48,7 +48,7 @@ pub struct Plans {
 #[derive(Default)]
 struct Held {
     plans: HashMap<u64, (Instant, Arc<Plan>)>,
-    refused: HashMap<u64, (Instant, Cause)>,
+    refused: HashMap<(u64, Need), (Instant, Cause)>,
 }
 
 /// A table as the catalog has it.
@@ -122,7 +122,7 @@ impl Plans {
             {
                 return Ok(Some(plan.clone()));
             }
-            if let Some((since, cause)) = held.refused.get(&shape.number)
+            if let Some((since, cause)) = held.refused.get(&(shape.number, need))
                 && since.elapsed() < REFUSED_FOR
             {
                 return Err(Fault::Reject(cause.clone()));
@@ -135,7 +135,7 @@ impl Plans {
                 drop(self.held().plans.insert(shape.number, (Instant::now(), plan.clone())));
             }
             Err(Fault::Reject(cause)) => {
-                drop(self.held().refused.insert(shape.number, (Instant::now(), cause.clone())));
+                drop(self.held().refused.insert((shape.number, need), (Instant::now(), cause.clone())));
             }
             _ => {}
         }
@@ -371,6 +371,7 @@ pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault>
     Ok(Plan {
         table: shape.table.quoted(),
         target,
+        columns: found.columns.iter().map(|column| column.name.clone()).collect(),
         key,
         lsn: find(&|content| matches!(content, Content::Extra(Extra::Lsn))),
         deleted: find(&|content| matches!(content, Content::Deleted)),

@@ -30,6 +30,8 @@ pub struct Plan {
     /// Its number among those that are followed.
     pub target: i32,
     pub used: Vec<Used>,
+    /// All that the table has: a message may know less of its row.
+    pub columns: Vec<String>,
     /// Places in `used`.
     pub key: Vec<usize>,
     /// Where the place in the source's log is kept beside each row.
@@ -149,7 +151,7 @@ impl Plan {
 
     /// Deletes a row, or marks it, and gives it as it was: the texts of all columns.
     pub fn leave(&self, sent: &[Type]) -> String {
-        let texts: Vec<String> = (0..self.used.len()).map(|at| format!("t.{}::text", self.name(at))).collect();
+        let texts: Vec<String> = self.columns.iter().map(|name| format!("t.{}::text", quoted(name))).collect();
         format!("{} RETURNING ARRAY[{}]", self.delete(sent), texts.join(", "))
     }
 
@@ -165,14 +167,16 @@ impl Plan {
         });
         let is_row = is_row.collect::<Vec<_>>().join(" AND ");
         let came = match self.lsn {
-            Some(place) => format!("t.{} >= {lsn}", self.name(place)),
+            // What left by a tombstone has no place to be compared by.
+            Some(place) => format!("{lsn} > '0/0' AND t.{} >= {lsn}", self.name(place)),
             None => "false".to_owned(),
         };
+        let gone = format!("g.target = {} AND g.key = {new}::uuid AND {lsn} > '0/0' AND g.lsn > {lsn}", self.target);
         format!(
             "INSERT INTO sluicegate_cdc_left AS l (target, key, lsn, columns, texts)
              SELECT {target}, {old}::uuid, {lsn}, ${names}::text[], ${texts}::text[]
              WHERE NOT EXISTS (SELECT FROM {table} t WHERE {is_row} AND {came})
-               AND NOT EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE g.target = {target} AND g.key = {new}::uuid AND g.lsn > {lsn})
+               AND NOT EXISTS (SELECT FROM sluicegate_cdc_gone g WHERE {gone})
              ON CONFLICT (target, key, lsn) DO UPDATE SET columns = excluded.columns, texts = excluded.texts",
             target = self.target,
             table = self.table,
