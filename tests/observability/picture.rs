@@ -82,8 +82,10 @@ fn number(out: &mut String, panel: &Panel, all: &[Series], x: f64, y: f64, width
         let value = series.points.last().map_or(0.0, |(_, value)| *value);
         let is_bad = panel.limit.is_some_and(|limit| value >= limit);
         let at = x + 10.0 + each * index as f64;
-        text(out, at, y + 54.0, 18.0, if is_bad { "#c53030" } else { "#2f855a" }, &shown(value, panel.unit));
-        text(out, at, y + 77.0, 11.0, PALE, &series.name);
+        // Many of them have less room each.
+        let (large, small) = if all.len() > 3 { (10.5, 9.0) } else { (18.0, 11.0) };
+        text(out, at, y + 54.0, large, if is_bad { "#c53030" } else { "#2f855a" }, &shown(value, panel.unit));
+        text(out, at, y + 77.0, small, PALE, &series.name);
     }
 }
 
