@@ -1,14 +1,15 @@
 //! Made-up records into a flow's topic: from the command line with a progress bar, over HTTP, and as a service of their
 //! own that goes on until it is told to stop.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{self, Config};
 use crate::engine::{Backoff, Clock, Stop};
 use crate::fault::{Cause, Failure, Fault};
-use crate::flow;
-use crate::kafka::Producer;
+use crate::flow::{self, Sample};
+use crate::kafka::{Numbered, Producer};
 use crate::ops::{Api, Sent, Server, SinkFacts, TestData};
 use crate::progress::Progress;
 use crate::rate::Rate;
@@ -89,59 +90,56 @@ impl Run<'_> {
     fn send(&self, progress: &mut dyn FnMut(At)) -> Result<(Sent, Option<Fault>), Fault> {
         let sample = flow::sample(self.name, self.manner.keys)
             .ok_or_else(|| Fault::stop("produce.no_sample", format!("flow {} has no test records", self.name)))?;
-        let (producer, partitions) = self.producer()?;
-        let at = |sent: u64| {
+        let (mut producer, partitions) = self.producer()?;
+        let at = |producer: &Producer, sent: u64| {
             let (delivered, failed) = producer.delivered();
             At { sent, delivered, failed }
         };
-        progress(at(0));
-        let (mut payload, mut rate, began) = (Vec::new(), self.manner.per_s.map(Rate::new), Instant::now());
+        let (mut rate, began) = (self.manner.per_s.map(Rate::new), Instant::now());
         let is_over = || self.extent.duration.is_some_and(|duration| began.elapsed() >= duration);
-        let mut sent = 0;
-        'run: while self.extent.count.is_none_or(|count| sent < count) && self.goes_on() && !is_over() {
-            if let Some(rate) = &mut rate {
-                let by = began.elapsed() + rate.next(began.elapsed());
-                while let Some(left) = by.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
-                    progress(at(sent));
-                    std::thread::park_timeout(left.min(STEP_MAX));
-                    if !self.goes_on() || is_over() {
-                        break 'run;
-                    }
+        // What was made and has to be sent, again or at last, comes before all that is new.
+        let (mut sent, mut waiting, mut due) = (0, VecDeque::new(), None);
+        progress(at(&producer, sent));
+        while self.goes_on() {
+            let wait = if !waiting.is_empty() {
+                Duration::ZERO
+            } else if self.extent.count.is_some_and(|count| sent >= count) || is_over() {
+                if self.stop.is_none() || producer.answered() >= sent {
+                    break;
                 }
+                LOOK_EVERY
+            } else if self.manner.one_by_one && producer.answered() < sent {
+                LOOK_EVERY
+            } else {
+                let now = began.elapsed();
+                let due = due.get_or_insert_with(|| rate.as_mut().map_or(now, |rate| now + rate.next(now)));
+                due.saturating_sub(now).min(STEP_MAX)
+            };
+            if !wait.is_zero() {
+                std::thread::park_timeout(wait);
+                progress(at(&producer, sent));
+                self.look(&mut producer, &mut waiting)?;
+                continue;
             }
-            payload.clear();
-            sample.payload(sent, &mut payload);
-            let key = sample.key(sent);
-            // A key says where a record goes; without one it is its turn that does.
-            let partition = key.is_none().then_some((sent % partitions) as i32);
-            let (key, mut headers) = (key.as_deref().map(str::as_bytes), sample.headers(sent));
-            if self.manner.is_traced && !headers.iter().any(|(name, _)| *name == trace::HEADER) {
-                headers.push((trace::HEADER, Trace::begin(self.name).to_string()));
-            }
+            let record = waiting.pop_front().unwrap_or_else(|| Arc::new(self.make(&*sample, sent, partitions)));
             let mut may_wait = || {
-                progress(at(sent));
+                progress(at(&producer, sent));
                 self.goes_on()
             };
-            if !producer.send_while(partition, key, &payload, &headers, &mut may_wait)? {
-                break;
-            }
-            sent += 1;
-            while self.manner.one_by_one && producer.answered() < sent {
-                progress(at(sent));
+            if !producer.send_numbered(&record, &mut may_wait)? {
+                waiting.push_front(record);
                 std::thread::park_timeout(LOOK_EVERY);
-                if !self.goes_on() || is_over() {
-                    break 'run;
-                }
+                self.look(&mut producer, &mut waiting)?;
+                continue;
+            }
+            if record.number == sent {
+                (sent, due) = (sent + 1, None);
             }
             if sent % STEP == 1 {
-                progress(at(sent));
+                progress(at(&producer, sent));
             }
         }
-        progress(at(sent));
-        while self.stop.is_some() && self.goes_on() && producer.answered() < sent {
-            producer.flush(STEP_MAX);
-            progress(at(sent));
-        }
+        progress(at(&producer, sent));
         let (done, fault) = match self.stop {
             Some(stop) if stop.asked() => producer.finish_within(stop.left()),
             _ => producer.finish(),
@@ -150,6 +148,28 @@ impl Run<'_> {
         // What was neither acknowledged nor refused within the time did not arrive as far as anybody knows.
         let failed = sent - done.delivered.min(sent);
         Ok((Sent { count: done.delivered, failed, elapsed: done.took }, fault))
+    }
+
+    fn make(&self, sample: &dyn Sample, number: u64, partitions: u64) -> Numbered {
+        let (key, mut headers, mut payload) = (sample.key(number), sample.headers(number), Vec::new());
+        sample.payload(number, &mut payload);
+        if self.manner.is_traced && !headers.iter().any(|(name, _)| *name == trace::HEADER) {
+            headers.push((trace::HEADER, Trace::begin(self.name).to_string()));
+        }
+        // A key says where a record goes; without one it is its turn that does.
+        let partition = key.is_none().then_some((number % partitions) as i32);
+        Numbered { number, partition, key, payload, headers }
+    }
+
+    /// Whether another client has taken the place of the producer's own: then what that one owes is sent again.
+    fn look(&self, producer: &mut Producer, waiting: &mut VecDeque<Arc<Numbered>>) -> Result<(), Fault> {
+        if self.stop.is_some()
+            && let Some(unanswered) = producer.renewed().map_err(Fault::Stop)?
+        {
+            // All of these come before what waits already.
+            unanswered.into_iter().rev().for_each(|record| waiting.push_front(record));
+        }
+        Ok(())
     }
 }
 

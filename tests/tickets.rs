@@ -13,6 +13,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use sluicegate::kafka::Producer;
+use support::proxy::{Mode, Proxy};
 use support::random::Random;
 use support::{Instance, connect, unique, wait_for};
 
@@ -274,6 +275,42 @@ fn a_producer_waits_for_kafka_and_loses_no_ticket() {
     });
     support::services(&["kafka", "start", &directory, &port]);
     wait_for("it to go on", MINUTES, || produced(before + 1_000.0));
+    assert_eq!(producer.metric("sluicegate_publish_errors_total"), Some(0.0));
+    wait_for("health", SOON, || producer.is_ready().then_some(()));
+    let _instance = office.start();
+    office.wait_rows(1_000, MINUTES);
+    office.check_orders();
+    support::services(&["kafka", "stop", &directory]);
+}
+
+/// Connections that hang for ever are what a client looks like that will never find its broker again: another one does.
+#[test]
+fn a_producer_whose_client_is_lost_goes_on_with_another_one_and_loses_no_ticket() {
+    let directory = support::service_directory("stranded");
+    let port = support::services(&["free-port"]);
+    // The broker tells its clients the proxy's port, or they would go past it.
+    let proxy = Proxy::to(&format!("127.0.0.1:{port}"));
+    let told = proxy.port.to_string();
+    support::services_with(&[("SLUICEGATE_KAFKA_ADVERTISED_PORT", &told)], &["kafka", "start", &directory, &port]);
+    let brokers = format!("127.0.0.1:{told}");
+    let mut office = Office::new("stranded").with("KAFKA_BROKERS", &brokers);
+    office.topic = unique("stranded");
+    support::create_topic(&brokers, &office.topic, PARTITIONS, &[]);
+    let topic = office.topic.clone();
+    office = office.with("SLUICEGATE_FLOWS_TICKETS_TOPIC", topic);
+    // Its own client would find the way after a minute, when it gives its requests up.
+    let options = "socket.timeout.ms=290000";
+    let mut settings = office.settings.clone();
+    settings.insert("SLUICEGATE_KAFKA_OPTIONS", options.to_owned());
+    let producer = Instance::start_with(&settings, &["produce", "tickets", "--serve", "--rate", "300"]);
+    let produced = |more: f64| producer.metric("sluicegate_records_produced_total").filter(|count| *count > more);
+    let before = wait_for("tickets", SOON, || produced(100.0));
+    proxy.set(Mode::Strand);
+    wait_for("trouble to be told", SOON, || {
+        producer.get("/health").is_some_and(|(status, _)| status == 503).then_some(())
+    });
+    wait_for("it to go on", MINUTES, || produced(before + 1_000.0));
+    assert!(producer.log_text().contains("had lost its way to the brokers"));
     assert_eq!(producer.metric("sluicegate_publish_errors_total"), Some(0.0));
     wait_for("health", SOON, || producer.is_ready().then_some(()));
     let _instance = office.start();

@@ -154,7 +154,7 @@ fn check(kind: &str, raw: Option<&str>, made: Option<Option<&[u8]>>) {
             match (text, whole()) {
                 (Some(text), _) => moment(&text, us),
                 (None, Some(ms)) => {
-                    let due = i64::try_from((ms - i128::from(EPOCH_MS)) * 1000).ok();
+                    let due = ms.checked_sub(EPOCH_MS.into()).and_then(|ms| i64::try_from(ms.checked_mul(1000)?).ok());
                     assert_eq!(us, due.filter(|us| MOMENTS_US.contains(us)), "{raw}");
                 }
                 (None, None) => assert_eq!(us, None, "{raw}"),

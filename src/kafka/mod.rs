@@ -11,7 +11,7 @@ pub mod publisher;
 mod raw;
 
 pub use consumer::{Consumer, ConsumerConfig, Start};
-pub use producer::{Producer, Sent};
+pub use producer::{Numbered, Producer, Sent};
 pub use publisher::Publisher;
 
 use rdkafka::ClientConfig;

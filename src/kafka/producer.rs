@@ -1,16 +1,20 @@
 //! The producer of runs of records: acknowledged by all replicas, idempotent, bounded. Every delivery is counted; a
-//! failure is given back, never swallowed. The publisher, which lives as long as the process, is set up here too.
+//! failure is given back, never swallowed. One that lasts knows what has no answer yet, and goes on with another client
+//! where its own is lost. The publisher, which lives as long as the process, is set up here too.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 
 use super::{client_config, fault};
 use crate::fault::{Cause, Fault};
@@ -22,6 +26,13 @@ const QUEUE_KB: &str = "65536";
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// With the queue full and nothing acknowledged for this long, the broker is gone.
 const STALLED: Duration = Duration::from_secs(35);
+/// A client can lose all of its brokers at once and never look for one again (librdkafka#5301). Where one that lasts has
+/// heard nothing for so long, it is asked whether it knows a broker, and where it does not, another one is.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Between attempts to replace a client that is broken for good.
+pub(super) const RENEW_PAUSE: Duration = Duration::from_secs(5);
+/// How long a client may take to answer whether it knows a broker.
+pub(super) const ASK_WITHIN: Duration = Duration::from_secs(5);
 
 /// What all our producers have in common: a record that is not acknowledged within `delivery_timeout` has failed.
 pub(super) fn producer_config(
@@ -52,27 +63,90 @@ struct Deliveries {
     delivered: AtomicU64,
     failed: AtomicU64,
     first_failure: Mutex<Option<Fault>>,
+    under_way: Mutex<UnderWay>,
 }
 
-impl ClientContext for Deliveries {
+/// A record of a producer that lasts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Numbered {
+    /// Greater than that of the one before it.
+    pub number: u64,
+    pub partition: Option<i32>,
+    pub key: Option<String>,
+    pub payload: Vec<u8>,
+    pub headers: Vec<(&'static str, String)>,
+}
+
+/// What a producer that lasts has handed over and not heard of. The client holds as much, which is what bounds it.
+#[derive(Default)]
+struct UnderWay {
+    /// By number, with the moment that it was handed over.
+    records: BTreeMap<u64, (Instant, Arc<Numbered>)>,
+    heard: Option<Instant>,
+    /// How many clients it had before this one.
+    renewals: u64,
+}
+
+impl UnderWay {
+    /// For how long there has been something to hear of, and nothing was heard.
+    fn silence(&self) -> Duration {
+        let first = self.records.first_key_value().map(|(_, (since, _))| *since);
+        first.map_or(Duration::ZERO, |first| self.heard.map_or(first, |heard| heard.max(first)).elapsed())
+    }
+}
+
+impl Deliveries {
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hears a client's word for each record.
+struct Hearing {
+    deliveries: Arc<Deliveries>,
+    /// Which client of a producer that lasts it is.
+    client: Option<u64>,
+}
+
+impl ClientContext for Hearing {
     fn error(&self, error: KafkaError, reason: &str) {
         log::debug!("kafka producer: {error}: {reason}");
     }
 }
 
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
+impl ProducerContext for Hearing {
+    /// The record's number.
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(_) => self.delivered.fetch_add(1, Ordering::Relaxed),
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        if let Some(client) = self.client {
+            // What a client gives back unsent has no answer: another one is going to send it.
+            let is_given_back = matches!(result, Err((error, _)) if matches!(error.rdkafka_error_code(),
+                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)));
+            let mut under_way = self.deliveries.under_way();
+            if is_given_back || under_way.renewals != client {
+                return;
+            }
+            under_way.records.remove(&(number as u64));
+            under_way.heard = Some(Instant::now());
+        }
+        let counted = match result {
+            Ok(_) => &self.deliveries.delivered,
             Err((error, _)) => {
-                let mut first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut first = self.deliveries.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
                 first.get_or_insert_with(|| fault::of_error(error, "producing"));
-                self.failed.fetch_add(1, Ordering::Relaxed)
+                &self.deliveries.failed
             }
         };
+        counted.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+type Client = ThreadedProducer<Hearing>;
+
+/// Whether a client has found the way to a broker.
+pub(super) fn is_answered<C: ProducerContext>(client: &ThreadedProducer<C>) -> bool {
+    client.client().fetch_metadata(None, ASK_WITHIN).is_ok_and(|answer| !answer.brokers().is_empty())
 }
 
 /// What became of a run of records.
@@ -85,10 +159,15 @@ pub struct Sent {
 
 /// One run of records into one topic.
 pub struct Producer {
-    producer: ThreadedProducer<Deliveries>,
+    config: ClientConfig,
+    client: Arc<Client>,
+    made: Instant,
+    deliveries: Arc<Deliveries>,
     topic: String,
     began: Instant,
     is_lasting: bool,
+    /// The answer of a thread that asks both clients: another one, where only that one knows a broker.
+    asking: Option<Receiver<Option<Client>>>,
 }
 
 impl Producer {
@@ -96,7 +175,8 @@ impl Producer {
         Producer::made(brokers, options, topic, false)
     }
 
-    /// One that goes on for as long as it takes: what is not acknowledged is sent again until it is, in its order.
+    /// One that goes on for as long as it takes: what is not acknowledged is sent again until it is, in its order. Records
+    /// have numbers that grow, and whoever sends looks after `renewed`.
     pub fn lasting(brokers: &str, options: &BTreeMap<String, String>, topic: &str) -> Result<Self, Cause> {
         Producer::made(brokers, options, topic, true)
     }
@@ -104,10 +184,82 @@ impl Producer {
     fn made(brokers: &str, options: &BTreeMap<String, String>, topic: &str, is_lasting: bool) -> Result<Self, Cause> {
         // Zero is no limit.
         let delivery_timeout = if is_lasting { Duration::ZERO } else { DELIVERY_TIMEOUT };
-        let producer = producer_config(brokers, options, "lz4", delivery_timeout)
-            .create_with_context(Deliveries::default())
-            .map_err(|error| fault::of_error(&error, "producer").into_cause())?;
-        Ok(Producer { producer, topic: topic.to_owned(), began: Instant::now(), is_lasting })
+        let config = producer_config(brokers, options, "lz4", delivery_timeout);
+        let deliveries = Arc::<Deliveries>::default();
+        let client = Arc::new(client(&config, &deliveries, is_lasting.then_some(0))?);
+        Ok(Producer {
+            config,
+            client,
+            made: Instant::now(),
+            deliveries,
+            topic: topic.to_owned(),
+            began: Instant::now(),
+            is_lasting,
+            asking: None,
+        })
+    }
+
+    /// Where its client is broken for good, or has lost all its brokers while another one finds them, that one takes its
+    /// place: all records that have no answer, which are to be sent again, in their order. Never waits.
+    pub fn renewed(&mut self) -> Result<Option<Vec<Arc<Numbered>>>, Cause> {
+        if self.client.client().fatal_error().is_some() && self.made.elapsed() >= RENEW_PAUSE {
+            let fresh = client(&self.config, &self.deliveries, Some(self.deliveries.under_way().renewals + 1))?;
+            return Ok(Some(self.replace(fresh, "was broken for good")));
+        }
+        if !self.is_silent() {
+            self.asking = None;
+            return Ok(None);
+        }
+        let Some(asking) = &self.asking else {
+            self.asking = Some(self.ask());
+            return Ok(None);
+        };
+        match asking.try_recv() {
+            Ok(Some(fresh)) => Ok(Some(self.replace(fresh, "had lost its way to the brokers"))),
+            Err(TryRecvError::Empty) => Ok(None),
+            // The brokers are away: no client would do any better.
+            Ok(None) | Err(TryRecvError::Disconnected) => {
+                self.asking = None;
+                Ok(None)
+            }
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.is_lasting && self.deliveries.under_way().silence() >= SILENCE_MAX
+    }
+
+    /// Asks on a thread of its own, which nobody waits for.
+    fn ask(&self) -> Receiver<Option<Client>> {
+        let (tell, told) = bounded(1);
+        let (former, config, deliveries) = (self.client.clone(), self.config.clone(), self.deliveries.clone());
+        let ask = move || {
+            // A broker may be there and take nothing: then it is not the client's fault.
+            if is_answered(&former) {
+                return;
+            }
+            let renewals = deliveries.under_way().renewals + 1;
+            match client(&config, &deliveries, Some(renewals)) {
+                Ok(fresh) => drop(tell.send(is_answered(&fresh).then_some(fresh))),
+                Err(cause) => log::error!("kafka producer: {cause}"),
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("producer-ask".into()).spawn(ask) {
+            log::error!("kafka producer: {error}");
+        }
+        told
+    }
+
+    fn replace(&mut self, fresh: Client, why: &str) -> Vec<Arc<Numbered>> {
+        log::warn!("kafka producer: its client {why} and is replaced; what has no answer is sent again");
+        // Two that send at once would mix the order: the former one is to send nothing from here on.
+        self.client.purge(PurgeConfig::default().queue().inflight());
+        let former = std::mem::replace(&mut self.client, Arc::new(fresh));
+        end(former);
+        (self.made, self.asking) = (Instant::now(), None);
+        let mut under_way = self.deliveries.under_way();
+        under_way.renewals += 1;
+        std::mem::take(&mut under_way.records).into_values().map(|(_, record)| record).collect()
     }
 
     /// Hands one record over; waits while the queue is full.
@@ -123,19 +275,32 @@ impl Producer {
         payload: &[u8],
         headers: &[(&str, String)],
     ) -> Result<(), Fault> {
-        self.send_while(partition, key, payload, headers, &mut || true).map(drop)
+        self.hand_over(0, partition, (key, payload, headers), &mut || true).map(drop)
     }
 
     /// The same, and it waits only while it may. False where it was not handed over.
-    pub fn send_while(
+    pub fn send_numbered(&self, record: &Arc<Numbered>, may_wait: &mut dyn FnMut() -> bool) -> Result<bool, Fault> {
+        let Numbered { number, partition, key, payload, headers } = &**record;
+        if self.is_lasting {
+            self.deliveries.under_way().records.insert(*number, (Instant::now(), record.clone()));
+        }
+        let content = (key.as_deref().map(str::as_bytes), payload.as_slice(), headers.as_slice());
+        let sent = self.hand_over(*number, *partition, content, may_wait);
+        if self.is_lasting && !matches!(sent, Ok(true)) {
+            self.deliveries.under_way().records.remove(number);
+        }
+        sent
+    }
+
+    fn hand_over(
         &self,
+        number: u64,
         partition: Option<i32>,
-        key: Option<&[u8]>,
-        payload: &[u8],
-        headers: &[(&str, String)],
+        (key, payload, headers): (Option<&[u8]>, &[u8], &[(&str, String)]),
         may_wait: &mut dyn FnMut() -> bool,
     ) -> Result<bool, Fault> {
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic).payload(payload);
+        let mut record: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(&self.topic, number as usize).payload(payload);
         record.key = key;
         record.partition = partition;
         if !headers.is_empty() {
@@ -145,12 +310,15 @@ impl Producer {
         }
         let mut waiting: Option<(Instant, u64)> = None;
         loop {
-            record = match self.producer.send(record) {
+            record = match self.client.send(record) {
                 Ok(()) => return Ok(true),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => back,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), _)) if self.is_lasting => {
+                    return Ok(false);
+                }
                 Err((error, _)) => return Err(fault::of_error(&error, &self.topic)),
             };
-            if !may_wait() {
+            if !may_wait() || self.is_silent() {
                 return Ok(false);
             }
             let (delivered, failed) = self.delivered();
@@ -160,14 +328,13 @@ impl Producer {
             } else if since.elapsed() > STALLED && !self.is_lasting {
                 return Err(Fault::retry("kafka.stalled", format!("{}: the broker takes no records", self.topic)));
             }
-            std::thread::park_timeout(Duration::from_millis(2));
+            thread::park_timeout(Duration::from_millis(2));
         }
     }
 
     /// Acknowledged and failed so far.
     pub fn delivered(&self) -> (u64, u64) {
-        let deliveries = self.producer.context();
-        (deliveries.delivered.load(Ordering::Relaxed), deliveries.failed.load(Ordering::Relaxed))
+        (self.deliveries.delivered.load(Ordering::Relaxed), self.deliveries.failed.load(Ordering::Relaxed))
     }
 
     /// How many have been acknowledged or refused.
@@ -178,13 +345,7 @@ impl Producer {
 
     /// Why the first one failed, if one has.
     pub fn first_failure(&self) -> Option<Fault> {
-        self.producer.context().first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits for what is under way, and no longer than this.
-    pub fn flush(&self, limit: Duration) {
-        // What is not answered by then is still counted as such.
-        let _ = self.producer.flush(limit);
+        self.deliveries.first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits for every record. The error is the first failure's; what was delivered stays delivered.
@@ -194,9 +355,135 @@ impl Producer {
 
     /// The same, and no longer.
     pub fn finish_within(self, limit: Duration) -> (Sent, Option<Fault>) {
-        let flushed = self.producer.flush(limit);
+        let flushed = self.client.flush(limit);
         let (delivered, failed) = self.delivered();
         let fault = self.first_failure().or_else(|| flushed.err().map(|error| fault::of_error(&error, &self.topic)));
         (Sent { delivered, failed, took: self.began.elapsed() }, fault)
+    }
+}
+
+fn client(config: &ClientConfig, deliveries: &Arc<Deliveries>, number: Option<u64>) -> Result<Client, Cause> {
+    let hearing = Hearing { deliveries: deliveries.clone(), client: number };
+    config.create_with_context(hearing).map_err(|error| fault::of_error(&error, "producer").into_cause())
+}
+
+/// Ends a client on a thread of its own: its end waits for threads of its own, which may be the one that asks for it.
+pub(super) fn end(client: impl Send + 'static) {
+    let ended = thread::Builder::new().name("producer-end".into()).spawn(move || drop(client));
+    ended.map_or_else(|error| log::error!("kafka producer: {error}"), drop);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn cluster() -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 4, 1).unwrap();
+        cluster
+    }
+
+    fn record(number: u64) -> Arc<Numbered> {
+        let payload = number.to_string().into_bytes();
+        Arc::new(Numbered { number, key: Some((number % 7).to_string()), payload, ..Numbered::default() })
+    }
+
+    fn records(numbers: Range<u64>) -> Vec<Arc<Numbered>> {
+        numbers.map(record).collect()
+    }
+
+    fn send(producer: &Producer, records: Vec<Arc<Numbered>>) {
+        records.iter().for_each(|record| assert!(producer.send_numbered(record, &mut || false).unwrap()));
+    }
+
+    fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < PATIENCE, "{what}");
+            thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// Makes the silence long.
+    fn pretend_silence(producer: &Producer) {
+        let mut under_way = producer.deliveries.under_way();
+        let long_ago = Instant::now().checked_sub(SILENCE_MAX).unwrap();
+        under_way.heard = None;
+        under_way.records.values_mut().for_each(|(since, _)| *since = long_ago);
+    }
+
+    #[test]
+    fn a_client_that_lost_its_brokers_is_replaced_and_what_has_no_answer_is_sent_again() {
+        let (first, second) = (cluster(), cluster());
+        let mut producer = Producer::lasting(&first.bootstrap_servers(), &BTreeMap::new(), "t").unwrap();
+        send(&producer, records(0..50));
+        wait("50 to be there", || producer.answered() == 50);
+        first.broker_down(1).unwrap();
+        send(&producer, records(50..80));
+        // Not silent for long: its own client has to find the way.
+        assert_eq!(producer.renewed().unwrap(), None);
+        assert!(producer.asking.is_none());
+        // Another one is not answered either.
+        pretend_silence(&producer);
+        assert_eq!(producer.renewed().unwrap(), None);
+        wait("an answer of both", || producer.renewed().unwrap().is_none() && producer.asking.is_none());
+        // The broker is there, at an address that only a new client looks up.
+        producer.config.set("bootstrap.servers", second.bootstrap_servers());
+        pretend_silence(&producer);
+        let mut again = None;
+        wait("another client", || {
+            again = producer.renewed().unwrap();
+            again.is_some()
+        });
+        assert_eq!(again, Some(records(50..80)));
+        send(&producer, again.unwrap());
+        wait("80 to be there", || producer.answered() == 80);
+        // What the former one gives back counts for nothing.
+        first.broker_up(1).unwrap();
+        let (sent, fault) = producer.finish();
+        assert_eq!((sent.delivered, sent.failed, fault), (80, 0, None));
+    }
+
+    #[test]
+    fn a_client_whose_broker_answers_is_left_in_its_place() {
+        let cluster = cluster();
+        let again = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 10_000];
+        cluster.request_errors(RDKafkaApiKey::Produce, &again);
+        let mut producer = Producer::lasting(&cluster.bootstrap_servers(), &BTreeMap::new(), "t").unwrap();
+        send(&producer, records(0..5));
+        pretend_silence(&producer);
+        assert_eq!(producer.renewed().unwrap(), None);
+        assert!(producer.asking.is_some());
+        wait("an answer", || producer.renewed().unwrap().is_none() && producer.asking.is_none());
+        cluster.clear_request_errors(RDKafkaApiKey::Produce);
+        wait("5 to be there", || producer.answered() == 5);
+    }
+
+    #[test]
+    fn a_client_that_is_broken_for_good_is_replaced() {
+        let cluster = cluster();
+        cluster.request_errors(
+            RDKafkaApiKey::InitProducerId,
+            &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED],
+        );
+        let mut producer = Producer::lasting(&cluster.bootstrap_servers(), &BTreeMap::new(), "t").unwrap();
+        send(&producer, records(0..5));
+        let mut again = None;
+        wait("another client", || {
+            again = producer.renewed().unwrap();
+            again.is_some()
+        });
+        assert_eq!(again, Some(records(0..5)));
+        send(&producer, again.unwrap());
+        wait("5 to be there", || producer.answered() == 5);
+        assert_eq!(producer.delivered(), (5, 0));
     }
 }

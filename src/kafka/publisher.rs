@@ -15,7 +15,7 @@ use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::fault;
-use super::producer::producer_config;
+use super::producer::{RENEW_PAUSE, SILENCE_MAX, end, is_answered, producer_config};
 use crate::fault::{Cause, Fault};
 use crate::outlet::{Message, Outlet, Told};
 
@@ -30,13 +30,6 @@ const FIXED: [(&str, &str); 4] = [
 ];
 /// The name of the header that says where a message comes from.
 const SOURCE: &str = "sluicegate-source";
-/// Between attempts to replace a producer that is broken for good.
-const RENEW_PAUSE: Duration = Duration::from_secs(5);
-/// A client can lose all of its brokers at once and never look for one again (librdkafka#5301). Where everything has
-/// failed for so long, another one is tried.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// How long that other one may wait for an answer.
-const ASK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Takes the client's word for each message to whoever waits for it.
 #[derive(Default)]
@@ -112,11 +105,6 @@ impl Current {
         let producer = made.map_err(|error| fault::of_error(&error, "publisher").into_cause())?;
         Ok(Current { producer, made: Instant::now() })
     }
-
-    /// Whether this one has found the way to a broker.
-    fn is_answered(&self) -> bool {
-        self.producer.client().fetch_metadata(None, ASK_WITHIN).is_ok_and(|answer| !answer.brokers().is_empty())
-    }
 }
 
 impl Publisher {
@@ -149,7 +137,9 @@ impl Publisher {
         let (config, current, is_asking) = (self.config.clone(), self.current.clone(), self.is_asking.clone());
         let ask = move || {
             match Current::new(&config) {
-                Ok(fresh) if fresh.is_answered() => replace(&current, silent, fresh, "had lost its way to the brokers"),
+                Ok(fresh) if is_answered(&fresh.producer) => {
+                    replace(&current, silent, fresh, "had lost its way to the brokers")
+                }
                 // The brokers are away: no producer would do any better.
                 Ok(_) => {}
                 Err(cause) => log::error!("kafka publisher: {cause}"),
@@ -171,9 +161,7 @@ fn replace(current: &RwLock<Current>, former: Instant, fresh: Current, why: &str
     }
     let old = std::mem::replace(&mut *current, fresh);
     log::warn!("kafka publisher: its producer {why} and is replaced");
-    // Its end waits for its own thread, which may be this one.
-    let end = thread::Builder::new().name("publisher-end".into()).spawn(move || drop(old));
-    end.map_or_else(|error| log::error!("kafka publisher: {error}"), drop);
+    end(old);
 }
 
 impl Outlet for Publisher {

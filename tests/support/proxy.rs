@@ -12,6 +12,8 @@ pub enum Mode {
     Pass,
     /// Connections stay open and nothing moves.
     Hold,
+    /// The same for what is open by now; what comes later passes.
+    Strand,
     /// Each direction of a connection ends after so many more bytes.
     CutAfter(u64),
     /// The same with a reset: both ends are told so, and what was under way is thrown away.
@@ -116,7 +118,8 @@ impl Shared {
             from.set_nonblocking(false),
         );
         let mut buffer = vec![0; 16 * 1024];
-        let (mut change, mut moved) = (self.change.load(Ordering::SeqCst), 0u64);
+        let opened = self.change.load(Ordering::SeqCst);
+        let (mut change, mut moved) = (opened, 0u64);
         while !self.is_over() && !is_reset.load(Ordering::SeqCst) {
             let now = self.change.load(Ordering::SeqCst);
             if now != change {
@@ -125,7 +128,8 @@ impl Shared {
             let mode = self.mode();
             let room = match mode {
                 Mode::Pass => buffer.len(),
-                Mode::Hold => {
+                Mode::Strand if opened == change => buffer.len(),
+                Mode::Hold | Mode::Strand => {
                     std::thread::sleep(TICK);
                     continue;
                 }
