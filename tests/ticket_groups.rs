@@ -367,6 +367,76 @@ fn what_is_more_than_one_transaction_takes_goes_on_in_others_and_nothing_gets_be
 }
 
 #[test]
+fn what_a_filled_gap_lets_go_on_is_no_more_than_one_transaction_takes_either() {
+    const PARKED: i64 = 12_000;
+    let mut desk = Desk::new("wide", &[]);
+    connect(&desk.url).batch_execute("ALTER TABLE tickets DROP CONSTRAINT tickets_sequence_check").expect("no 13th");
+    desk.take(&[("a", 1, "x"), ("a", 3, "x")]);
+    for first in (4..PARKED + 4).step_by(2_000) {
+        let tickets: Vec<_> = (first..first + 2_000).map(|sequence| ("a", sequence, "x")).collect();
+        desk.take(&tickets);
+    }
+    assert_eq!((desk.held(), desk.parked()), (vec!["a t/0/1 tickets.gap".to_owned()], PARKED));
+    // Whoever produces them sends them again.
+    desk.take(&[("a", 2, "x"), ("a", 3, "x")]);
+    assert_eq!((desk.held(), desk.parked()), (vec!["a t/0/1 following".to_owned()], 2_000));
+    // What comes meanwhile is behind it, and is no reason to give the letter back.
+    desk.take(&[("a", PARKED + 4, "x"), ("b", 1, "x")]);
+    assert_eq!((desk.parked(), desk.written().len() as i64), (2_001, PARKED - 2_000 + 4));
+    assert_eq!(desk.held(), ["a t/0/1 following"]);
+    while desk.sink.go_on().expect("answered") {}
+    assert_eq!((desk.held(), desk.parked()), (vec!["a t/0/1 tickets.gap".to_owned()], 0));
+    assert_eq!((desk.written().len() as i64, desk.out_of_order().len()), (PARKED + 5, 0));
+    assert_eq!(desk.replay(desk.open()[0].0), Fate::Replayed);
+    assert!(desk.is_clear());
+}
+
+#[test]
+fn where_an_order_cannot_stand_its_newest_ticket_is_refused_and_no_other_key_minds() {
+    let mut desk = Desk::new("stuck", &[]);
+    let sql = "ALTER TABLE ticket_orders ADD CONSTRAINT stuck CHECK (status <> 'stuck')";
+    connect(&desk.url).batch_execute(sql).expect("a rule of one's own");
+    desk.take(&[("a", 1, "x"), ("a", 2, "stuck"), ("a", 3, "x"), ("b", 1, "stuck"), ("b", 2, "x"), ("c", 1, "x")]);
+    // Only where an order ends up is in its row.
+    assert_eq!(desk.written(), ["a1", "a2", "a3", "b1", "b2", "c1"]);
+    desk.take(&[("a", 4, "x"), ("a", 5, "stuck"), ("b", 3, "x"), ("d", 1, "stuck"), ("d", 2, "bad"), ("c", 2, "x")]);
+    assert_eq!(desk.held(), ["a t/0/7 pg.23514", "d t/0/9 pg.23514"]);
+    assert_eq!((desk.open().len(), desk.parked()), (2, 1));
+    // Behind a head that is dealt with as well: the key stops there, and others that go on with it do not.
+    desk.take(&[("b", 4, "bad"), ("b", 5, "x"), ("b", 6, "stuck"), ("c", 3, "bad"), ("c", 4, "x")]);
+    let heads: Vec<i64> = desk.open()[2..].iter().map(|(id, _)| *id).collect();
+    assert_eq!(desk.sink.drop_letters(&heads, false).expect("answered"), 2);
+    assert_eq!(desk.held(), ["a t/0/7 pg.23514", "b t/0/14 pg.23514", "d t/0/9 pg.23514"]);
+    assert_eq!(desk.written()[6..], ["a4", "b3", "c2", "b5", "c4"]);
+    connect(&desk.url).batch_execute("ALTER TABLE ticket_orders DROP CONSTRAINT stuck").expect("put right");
+    desk.open().iter().for_each(|(id, _)| assert_eq!(desk.replay(*id), Fate::Replayed));
+    assert_eq!(desk.written()[11..], ["a5", "d1", "b6"]);
+    assert_eq!((desk.held(), desk.open().len()), (vec!["d t/0/10 tickets.invalid".to_owned()], 1));
+}
+
+#[test]
+fn a_key_that_cannot_go_on_keeps_no_other_from_it() {
+    let mut desk = Desk::new("onward", &[]);
+    let keys = ["a", "b", "c"];
+    keys.iter().for_each(|key| desk.take(&[(key, 1, "x"), (key, 2, "bad"), (key, 2, "x"), (key, 3, "x")]));
+    // As if there had been more than one transaction's.
+    let sql = "UPDATE sluicegate_held SET head = '', reason_code = 'following';
+        UPDATE sluicegate_parked SET record = '\\x00' || record WHERE key = 'a'";
+    connect(&desk.url).batch_execute(sql).expect("changed");
+    assert!(desk.sink.go_on().expect("two of them go on"));
+    assert_eq!((desk.held(), desk.parked()), (vec!["a  following".to_owned()], 2));
+    assert_eq!(desk.written()[3..], ["b2", "b3", "c2", "c3"]);
+    let told = desk.sink.go_on().expect_err("it is told why the last one does not");
+    assert_eq!(&*told.cause().code, "tickets.parked");
+    connect(&desk.url)
+        .batch_execute("UPDATE sluicegate_parked SET record = substring(record FROM 2)")
+        .expect("put right");
+    while desk.sink.go_on().expect("answered") {}
+    assert_eq!(desk.written()[7..], ["a2", "a3"]);
+    assert_eq!((desk.held().len(), desk.parked(), desk.out_of_order().len()), (0, 0, 0));
+}
+
+#[test]
 fn parked_records_are_in_memory_by_their_bytes() {
     let desk = Desk::new("bytes", &[]);
     let database = support::database(&desk.url, SOON, SOON);

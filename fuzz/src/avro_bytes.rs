@@ -100,7 +100,9 @@ fn compare(payload: &[u8], datum: &[u8], ours: &Result<Row, String>) {
         Reading::Undefined => return,
         Reading::None => return assert!(ours.is_err(), "apache-avro reads nothing\n{}", says()),
     };
-    if ours.as_ref().is_err_and(|code| code == "avro.varint") && rows::may_overflow(datum) {
+    // Where the mark of a header stands by chance that reason is not told.
+    let is_varint = |code: &String| code == "avro.varint" || code == "avro.unknown_fingerprint";
+    if ours.as_ref().is_err_and(is_varint) && rows::may_overflow(datum) {
         return;
     }
     let fields = FIELDS.iter().zip(&value).map(|((column, wanted), (_, value))| rows::field(column, wanted, value));

@@ -102,7 +102,9 @@ pub fn string(raw: Option<&RawValue>) -> Option<String> {
 /// The digits of a UUID, in one of the four ways in which it is written, without what stands between them.
 pub fn uuid_digits(text: &str) -> Option<String> {
     let braced = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-    let bare = text.strip_prefix("urn:uuid:").or(braced).unwrap_or(text);
+    let named =
+        text.split_at_checked(9).filter(|(name, _)| name.eq_ignore_ascii_case("urn:uuid:")).map(|(_, rest)| rest);
+    let bare = named.or(braced).unwrap_or(text);
     let parts: Vec<usize> = bare.split('-').map(str::len).collect();
     let is_whole = parts == [32] && bare == text || parts == [8, 4, 4, 4, 12];
     let digits = bare.replace('-', "").to_ascii_lowercase();

@@ -254,6 +254,10 @@ fn deal(letters: &letters::Letters, flows: &[String], deal: &Deal, verb: Verb, n
             Ok(step) => step,
             Err(fault) => {
                 progress.finish();
+                // What earlier steps let go on goes on, if it can: the same command would not find their letters again.
+                if !deal.dry_run {
+                    let _ = letters.go_on(&sums.flows);
+                }
                 return Err(Failure::Failed(format!("{fault}; {}", sums.so_far())));
             }
         };

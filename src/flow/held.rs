@@ -39,11 +39,12 @@ impl<F: Flow> Apply<F> {
         let mut session = self.database.session()?;
         let mut work = session.begin()?;
         let level = held::level(&mut work, self.flow.name())?;
-        work.commit()?;
+        // Told at once: where so much is parked that it cannot be counted, that keys are held is worth the most.
         self.track.held_keys.set(level.keys);
-        self.track.parked_records.set(level.records);
         self.track.held_oldest_s.set(level.oldest_s);
-        Ok(())
+        let records = if level.keys == 0 { 0 } else { held::count(&mut work, self.flow.name())? };
+        self.track.parked_records.set(records);
+        work.commit()
     }
 
     /// A thread that does both until the order to stop.

@@ -15,16 +15,19 @@ const PARK: &str = include_str!("../../sql/held/park.sql");
 const PARKED: &str = include_str!("../../sql/held/parked.sql");
 const WALK: &str = include_str!("../../sql/held/walk.sql");
 const NEXT: &str = include_str!("../../sql/held/next.sql");
-const FOLLOWING: &str = include_str!("../../sql/held/following.sql");
+const FOLLOW: &str = include_str!("../../sql/held/following.sql");
 const UNPARK: &str = include_str!("../../sql/held/unpark.sql");
+const MARK: &str = include_str!("../../sql/held/mark.sql");
 const LEVEL: &str = include_str!("../../sql/held/level.sql");
+const COUNT: &str = include_str!("../../sql/held/count.sql");
 
 /// Parked records of many keys that are in memory at once,
 const PAGE_ROWS_MAX: i64 = 1_000;
 /// and their bytes, but for the one that goes beyond it.
 const PAGE_BYTES_MAX: i64 = 8 << 20;
-/// The code of a key whose head is dealt with: its parked records have their turn, in more than one transaction.
-const FOLLOWING_CODE: &str = "following";
+/// The code of a key whose parked records have their turn, in more than one transaction. Without a name its head is dealt
+/// with; with one, these are others than the head that have it.
+pub const FOLLOWING: &str = "following";
 
 /// What a key waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub struct Head {
 impl Head {
     /// Of a key that waits for those that are parked already, and for nothing else.
     pub fn following() -> Head {
-        Head { name: String::new(), reason_code: FOLLOWING_CODE.to_owned() }
+        Head { name: String::new(), reason_code: FOLLOWING.to_owned() }
     }
 }
 
@@ -58,11 +61,10 @@ impl<'k> ToPark<'k> {
     }
 }
 
-/// How much a flow holds back.
+/// How many keys a flow holds back, and for how long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Level {
     pub keys: i64,
-    pub records: i64,
     pub oldest_s: i64,
 }
 
@@ -144,8 +146,17 @@ pub fn next(work: &mut Work<'_>, flow: &str, keys: &BTreeMap<Vec<u8>, Behind>) -
 }
 
 /// Locks some of the keys whose parked records have their turn, but for those that somebody else has at hand.
-pub fn following(work: &mut Work<'_>, flow: &str, keys_max: i64) -> Result<Vec<Vec<u8>>, Fault> {
-    Ok(work.query(FOLLOWING, &[&flow, &keys_max])?.iter().map(|row| row.get(0)).collect())
+pub fn following(work: &mut Work<'_>, flow: &str, keys_max: i64) -> Result<Vec<(Vec<u8>, Head)>, Fault> {
+    let head = |row: &postgres::Row| Head { name: row.get(1), reason_code: FOLLOWING.to_owned() };
+    Ok(work.query(FOLLOW, &[&flow, &keys_max])?.iter().map(|row| (row.get(0), head(row))).collect())
+}
+
+/// These keep their heads, and are held for this reason from now on.
+pub fn mark(work: &mut Work<'_>, flow: &str, keys: &[&[u8]], reason_code: &str) -> Result<(), Fault> {
+    match keys.is_empty() {
+        true => Ok(()),
+        false => work.execute(MARK, &[&flow, &keys, &reason_code]).map(drop),
+    }
 }
 
 /// These have had their turn: key and place of each.
@@ -158,6 +169,11 @@ pub fn unpark(work: &mut Work<'_>, flow: &str, keys: &[&[u8]], places: &[i64]) -
 
 pub fn level(work: &mut Work<'_>, flow: &str) -> Result<Level, Fault> {
     let rows = work.query(LEVEL, &[&flow])?;
-    let level = |row: &postgres::Row| Level { keys: row.get(0), oldest_s: row.get(1), records: row.get(2) };
+    let level = |row: &postgres::Row| Level { keys: row.get(0), oldest_s: row.get(1) };
     Ok(rows.first().map(level).unwrap_or_default())
+}
+
+/// How many records are parked.
+pub fn count(work: &mut Work<'_>, flow: &str) -> Result<i64, Fault> {
+    Ok(work.query(COUNT, &[&flow])?.first().map(|row| row.get(0)).unwrap_or_default())
 }

@@ -38,20 +38,20 @@ impl Parked {
         &mut self,
         place: i64,
         body: &[u8],
-        decode: impl FnOnce(&Record<'_>, &mut TicketRows) -> Result<(), Fault>,
+        read: impl FnOnce(&Record<'_>, &mut TicketRows),
     ) -> Result<(), Fault> {
-        let read = || {
+        let unpack = || {
             let mut rest = Unpacked(body);
             let partition = Partition::new(rest.text()?, i32::from_be_bytes(rest.array()?));
             let (offset, timestamp_ms) = (rest.number()?, rest.optional()?);
             let timestamp_ms = timestamp_ms.and_then(|bytes| bytes.try_into().ok()).map(i64::from_be_bytes);
             Some((partition, offset, timestamp_ms, PackedRecord::read(rest.0)?))
         };
-        let Some((partition, offset, timestamp_ms, packed)) = read() else {
+        let Some((partition, offset, timestamp_ms, packed)) = unpack() else {
             return Err(Fault::retry("tickets.parked", "a row of sluicegate_parked does not hold what was packed"));
         };
         let (key, payload, headers) = (packed.key, packed.payload, &packed);
-        decode(&Record { partition: &partition, offset, timestamp_ms, key, payload, headers }, &mut self.rows)?;
+        read(&Record { partition: &partition, offset, timestamp_ms, key, payload, headers }, &mut self.rows);
         self.sources.push((partition, offset, place));
         Ok(())
     }

@@ -60,6 +60,15 @@ struct Sql {
     skip: String,
 }
 
+/// Where an order stands, and by which of the group's tickets.
+struct Moved<'a> {
+    id: &'a str,
+    sequence: i64,
+    status: &'a str,
+    before: Stand,
+    newest: usize,
+}
+
 /// A column as the server sends it.
 struct Raw(Vec<u8>);
 
@@ -117,7 +126,6 @@ impl Tickets {
         }
         let failed: Vec<_> = plan.failures().map(|(index, cause)| group.letter(index, cause.clone())).collect();
         letters::write(work, NAME, failed.iter().map(|(partition, letter)| (*partition, letter)))?;
-        self.move_orders(work, group, &plan)?;
         keep(work, group, &plan)?;
         let stays = |index: usize| plan.steps[index] == plan::Step::Parked && group.parked(index).is_some();
         for index in (0..group.len()).filter(|index| !stays(*index)) {
@@ -166,12 +174,12 @@ impl Tickets {
         Ok(Books { heads, stands, stored })
     }
 
-    /// Copies what is to be written. What PostgreSQL refuses may change what becomes of others of its key: then all of it is
-    /// done again with that known.
+    /// Copies what is to be written, and moves the orders of that. What PostgreSQL refuses may change what becomes of others
+    /// of its key: then all of it is done again with that known.
     fn write_all<'g>(&self, work: &mut Work<'_>, group: &'g Group<'_>, books: &Books) -> Result<Plan<'g>, Fault> {
         let mut refused = HashMap::new();
         loop {
-            let plan = Plan::new(group, books, self.policy, &refused);
+            let mut plan = Plan::new(group, books, self.policy, &refused);
             let mut written = plan.written();
             let mut inner = work.begin()?;
             let mut found = HashMap::new();
@@ -185,45 +193,69 @@ impl Tickets {
                 found: &mut |item, fault| drop(found.insert(written[item], fault.into_cause())),
             };
             search.run(&mut inner, 0..written.len())?;
-            if found.is_empty() {
+            if !found.is_empty() {
+                written.retain(|index| !found.contains_key(index));
+                refused.extend(found);
+                plan = Plan::new(group, books, self.policy, &refused);
+                if plan.written() != written {
+                    continue;
+                }
+            }
+            // The newest of an order is what its row is about.
+            let stuck = self.move_orders(&mut inner, group, &plan)?;
+            if stuck.is_empty() {
                 return inner.commit().map(|()| plan);
             }
-            written.retain(|index| !found.contains_key(index));
-            refused.extend(found);
-            let plan = Plan::new(group, books, self.policy, &refused);
-            if plan.written() == written {
-                return inner.commit().map(|()| plan);
-            }
+            refused.extend(stuck);
         }
     }
 
-    /// Where the orders stand now. They are locked, or there was none, so anything but all of them is a race that is lost.
-    fn move_orders(&self, work: &mut Work<'_>, group: &Group<'_>, plan: &Plan<'_>) -> Result<(), Fault> {
+    /// Where the orders stand now. Gives the tickets, by their numbers, whose orders PostgreSQL will not have stand there.
+    fn move_orders(
+        &self,
+        work: &mut Work<'_>,
+        group: &Group<'_>,
+        plan: &Plan<'_>,
+    ) -> Result<HashMap<usize, Cause>, Fault> {
+        let moved = plan.orders.iter().filter_map(|(key, order)| {
+            let newest = order.newest?;
+            let status = group.status(newest);
+            Some(Moved { id: order_id(key)?, sequence: order.sequence, status, before: order.before, newest })
+        });
+        let mut moved: Vec<Moved<'_>> = moved.collect();
+        moved.sort_unstable_by_key(|moved| moved.id);
+        let mut stuck = HashMap::new();
+        let mut search = Search {
+            attempt: &mut |work, items| self.move_some(work, &moved[items]),
+            is_theirs: &|fault| matches!(fault, Fault::Reject(_)),
+            found: &mut |item, fault| drop(stuck.insert(moved[item].newest, fault.into_cause())),
+        };
+        search.run(work, 0..moved.len())?;
+        Ok(stuck)
+    }
+
+    /// They are locked, or there was none, so anything but all of them is a race that is lost.
+    fn move_some(&self, work: &mut Work<'_>, moved: &[Moved<'_>]) -> Result<(), Fault> {
         for is_known in [false, true] {
-            let moved = plan.orders.iter().filter(|(_, order)| order.before.is_known == is_known);
-            let moved = moved.filter_map(|(key, order)| {
-                let status = group.status(order.newest?);
-                Some((order_id(key)?, order.sequence, status, order.before.sequence))
-            });
-            let mut moved: Vec<(&str, i64, &str, i64)> = moved.collect();
-            if moved.is_empty() {
+            let some = || moved.iter().filter(|moved| moved.before.is_known == is_known);
+            let ids: Vec<&str> = some().map(|moved| moved.id).collect();
+            if ids.is_empty() {
                 continue;
             }
-            moved.sort_unstable();
-            let ids: Vec<&str> = moved.iter().map(|order| order.0).collect();
-            let sequences: Vec<i64> = moved.iter().map(|order| order.1).collect();
-            let statuses: Vec<&str> = moved.iter().map(|order| order.2).collect();
-            let formers: Vec<i64> = moved.iter().map(|order| order.3).collect();
+            let sequences: Vec<i64> = some().map(|moved| moved.sequence).collect();
+            let statuses: Vec<&str> = some().map(|moved| moved.status).collect();
+            let formers: Vec<i64> = some().map(|moved| moved.before.sequence).collect();
             let count = match is_known {
                 true => work.execute(&self.sql.advance, &[&ids, &sequences, &statuses, &formers])?,
                 false => work.execute(&self.sql.begin, &[&ids, &sequences, &statuses])?,
             };
-            if count != moved.len() as u64 {
-                let text = format!("{count} of {} orders stood where they were found", moved.len());
+            if count != ids.len() as u64 {
+                let text = format!("{count} of {} orders stood where they were found", ids.len());
                 return Err(Fault::retry("tickets.compare_and_set", text));
             }
         }
-        Ok(())
+        // What a deferred constraint of somebody's own would only say at COMMIT, it has to say here.
+        work.run("SET CONSTRAINTS ALL IMMEDIATE")
     }
 
     /// Nobody waits for what was dropped, nor for what is missing before it. Gives where the orders stand that this is about,
@@ -239,8 +271,7 @@ impl Tickets {
         let mut skips: BTreeMap<&str, Behind> = BTreeMap::new();
         for (held, id) in of_orders() {
             let stand = stands.get(id.as_bytes()).copied().unwrap_or_default();
-            let begin = || Behind { number: stand.sequence, floor: stand.sequence.max(stand.skip_to) };
-            let Behind { floor, .. } = skips.entry(id).or_insert_with(begin);
+            let Behind { floor, .. } = skips.entry(id).or_insert_with(|| stand.behind());
             // What is no ticket tells no number: it stands for the next one.
             *floor = number(held, id).map_or(*floor + 1, |number| number.max(*floor));
         }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::group::Group;
 use crate::config::{OnDisorder, OnFailure};
 use crate::fault::Cause;
-use crate::pg::held::{Behind, Head};
+use crate::pg::held::{Behind, FOLLOWING, Head};
 
 pub const GAP: &str = "tickets.gap";
 pub const STEP_BACK: &str = "tickets.step_back";
@@ -33,9 +33,9 @@ fn is_disorder(cause: &Cause) -> bool {
     [GAP, STEP_BACK, REPEAT].contains(&&*cause.code)
 }
 
-/// Whether a key waits for tickets that come before its head.
+/// Whether a key waits for tickets that come before its head, or has them parked and is at it.
 pub fn is_gap(head: &Head) -> bool {
-    head.reason_code == GAP
+    head.reason_code == GAP || (head.reason_code == FOLLOWING && !head.name.is_empty())
 }
 
 /// Where an order stands in the table.
@@ -47,6 +47,12 @@ pub struct Stand {
     pub sequence: i64,
     /// The highest that was dropped: up to it tickets may be missing.
     pub skip_to: i64,
+}
+
+impl Stand {
+    pub fn behind(&self) -> Behind {
+        Behind { number: self.sequence, floor: self.sequence.max(self.skip_to) }
+    }
 }
 
 /// What is known of the keys of a group before it.
@@ -193,7 +199,7 @@ impl Order {
             let fills = is_gap(head) && is_next;
             if !fills && group.is_replay() {
                 let text = match head.name.as_str() {
-                    "" => "what is parked of its key has its turn first".to_owned(),
+                    _ if head.reason_code == FOLLOWING => "what is parked of its key has its turn first".to_owned(),
                     name => format!("its key waits for the letter of {name}"),
                 };
                 return Step::Failed(Cause::new(WAITS, text));

@@ -4,17 +4,17 @@
 //!
 //! A key keeps its row in `pg/held` until nothing of it is parked any more: whoever waits for the row's lock meanwhile finds
 //! the next head in it. How many follow in one transaction is bounded; a key with more goes on in others, and what comes of
-//! it is parked until then.
+//! it is parked until then. One that cannot go on keeps no other from it.
 
 use std::collections::BTreeMap;
 
 use super::group::{Group, Parked};
-use super::plan::Plan;
-use super::{NAME, Tickets};
+use super::plan::{GAP, Plan, is_gap};
+use super::{NAME, TicketRows, Tickets, order_id};
 use crate::fault::Fault;
-use crate::flow::Flow;
 use crate::pg::Work;
 use crate::pg::held::{self, Behind, Head};
+use crate::record::Record;
 
 /// Pages of parked records in one transaction: the key is locked for as long.
 const PAGES_MAX: usize = 10;
@@ -51,7 +51,7 @@ impl Turns {
 impl Tickets {
     /// As many as may in one transaction.
     pub fn follow(&self, work: &mut Work<'_>, mut turns: Turns) -> Result<(), Fault> {
-        let mut pages = 0;
+        let (mut pages, mut is_done) = (0, false);
         while !turns.freed.is_empty() {
             if pages == PAGES_MAX {
                 let following = Head::following();
@@ -71,31 +71,60 @@ impl Tickets {
             }
             self.take_turns(work, &rows, &mut turns)?;
         }
-        // Hardly ever more than some: these came before their time, one by one.
-        while !turns.gapped.is_empty() {
+        while !turns.gapped.is_empty() && !is_done && pages < PAGES_MAX {
+            pages += 1;
             let rows = held::next(work, NAME, &turns.gapped)?;
             // Where none of them is a ticket any more by the rules of today, none of them fills anything.
-            if rows.is_empty() || !self.take_turns(work, &rows, &mut turns)? {
-                break;
-            }
+            is_done = rows.is_empty() || !self.take_turns(work, &rows, &mut turns)?;
         }
-        Ok(())
+        let code = if is_done { GAP } else { held::FOLLOWING };
+        held::mark(work, NAME, &turns.gapped.keys().map(Vec::as_slice).collect::<Vec<_>>(), code)
     }
 
     /// Gives whether any of them is parked no more.
     fn take_turns(&self, work: &mut Work<'_>, rows: &[postgres::Row], turns: &mut Turns) -> Result<bool, Fault> {
         let mut parked = Parked::default();
         for row in rows {
-            parked.add(row.get(1), row.get(2), |record, rows| self.decode(record, rows))?;
+            let read = |record: &Record<'_>, rows: &mut TicketRows| {
+                rows.add(record, self.read(record, record.key.unwrap_or_default()));
+            };
+            parked.add(row.get(1), row.get(2), read)?;
         }
         self.apply(work, &Group::of_parked(&parked), turns)
     }
 
-    /// Goes on with some keys that had more than one transaction's. Gives whether there were any.
+    /// Goes on with some keys that had more than one transaction's. Gives whether any did.
     pub fn go_on(&self, work: &mut Work<'_>) -> Result<bool, Fault> {
         let keys = held::following(work, NAME, KEYS_MAX)?;
-        let is_any = !keys.is_empty();
-        self.follow(work, Turns::of_freed(keys.into_iter()))?;
-        Ok(is_any)
+        let mut trouble = match self.go_on_with(work, &keys) {
+            Ok(()) => return Ok(!keys.is_empty()),
+            Err(fault) => fault,
+        };
+        let mut is_any = false;
+        for key in keys.chunks(1).filter(|_| keys.len() > 1) {
+            match self.go_on_with(work, key) {
+                Ok(()) => is_any = true,
+                Err(fault) => trouble = fault,
+            }
+        }
+        // What keeps one of them is told once the others are through.
+        if is_any { Ok(true) } else { Err(trouble) }
+    }
+
+    /// With all of these, or with none of them.
+    fn go_on_with(&self, work: &mut Work<'_>, keys: &[(Vec<u8>, Head)]) -> Result<(), Fault> {
+        let mut inner = work.begin()?;
+        let (gapped, freed): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, head)| is_gap(head));
+        let mut turns = Turns::of_freed(freed.iter().map(|(key, _)| key.clone()));
+        let ids: Vec<&str> = gapped.iter().filter_map(|(key, _)| order_id(key)).collect();
+        if !ids.is_empty() {
+            let stands = self.stands(&mut inner, &ids)?;
+            turns.gapped = gapped
+                .iter()
+                .map(|(key, _)| (key.clone(), stands.get(key).copied().unwrap_or_default().behind()))
+                .collect();
+        }
+        self.follow(&mut inner, turns)?;
+        inner.commit()
     }
 }
