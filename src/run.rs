@@ -331,7 +331,10 @@ fn sink<F: Flow>(config: &Config, flow_config: &config::Flow, flow: F, track: Ar
     let database = database(config, &name, &options(config, flow_config), sessions_max)?;
     let (owner, sessions) = (format!("process {}", std::process::id()), database.clone());
     track.ask_for_sessions(move || sessions.sessions_open());
-    Ok(Apply::new(flow, database, owner, flow_config.exactly_once, track))
+    // As soon as the group gives a frozen instance's partitions to others, its right to publish goes too. Behind a failure
+    // the relay pauses, which is no silence.
+    let silence_max = flow_config.session_timeout + flow_config.backoff_max;
+    Ok(Apply::new(flow, database, owner, flow_config.exactly_once, track).with_silence_max(silence_max))
 }
 
 /// One session, for a look before anything runs.

@@ -186,3 +186,50 @@ fn one_publishes_at_a_time_and_another_one_when_that_one_has_gone() {
     });
     assert_eq!(left(&url), 0);
 }
+
+/// Takes everything and answers nothing until it is told to.
+#[derive(Default)]
+struct Silent(Mutex<Vec<Told>>);
+
+impl Outlet for Silent {
+    fn publish(&self, _: &Message<'_>, told: Told) -> Result<(), Fault> {
+        self.0.lock().expect("no panic").push(told);
+        Ok(())
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_slow_broker_keeps_its_turn_and_whoever_is_frozen_does_not() {
+    const SILENCE_MAX: Duration = Duration::from_secs(1);
+    let url = support::new_database("outbox");
+    let (one, other) = (filled(&url, 4).with_silence_max(SILENCE_MAX), teller(&url).with_silence_max(SILENCE_MAX));
+    let (mut ones, mut others) = (Guarded::default(), Guarded::default());
+    let (slow, broker) = (Silent::default(), Broker::taking(1_000));
+    let mut others_turn = || other.publish_some(&mut others, &broker).expect("PostgreSQL answers").messages;
+    std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| one.publish_some(&mut ones, &slow));
+        support::wait_for("it to be at it", Duration::from_secs(10), || {
+            (slow.0.lock().expect("no panic").len() == 40).then_some(())
+        });
+        let began = std::time::Instant::now();
+        while began.elapsed() < SILENCE_MAX * 4 {
+            assert_eq!(others_turn(), 0, "who waits for an answer is not silent");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        // The last one gets a no: its row stays.
+        let mut held = slow.0.lock().expect("no panic");
+        held.pop().expect("forty")(Err(Fault::retry("test.timed_out", "not in time")));
+        held.drain(..).for_each(|told| told(Ok(())));
+        drop(held);
+        assert_eq!(publishing.join().expect("no panic").expect("PostgreSQL answers").messages, 39);
+    });
+    assert_eq!(left(&url), 1);
+    // From here on it says nothing, and its session lives.
+    support::wait_for("the turn to pass on", Duration::from_secs(30), || {
+        std::thread::park_timeout(Duration::from_millis(50));
+        (others_turn() == 10).then_some(())
+    });
+    assert_eq!(left(&url), 0);
+    let late = one.publish_some(&mut ones, &broker).map(|published| published.messages);
+    assert!(!matches!(late, Ok(1..)), "it wakes up, and has lost its turn: {late:?}");
+}

@@ -23,7 +23,12 @@ pub struct Apply<F> {
     /// False only to measure what the ledger costs: then a restart writes twice.
     exactly_once: bool,
     pub(super) track: Arc<Track>,
+    /// Who publishes and says nothing for so long is not waited for.
+    pub(super) silence_max: Duration,
 }
+
+/// Where nobody says otherwise.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// How the effects of batches are written.
 type Effects<'e, F> = dyn Fn(&Apply<F>, &mut Work<'_>, &[&Batch<<F as Flow>::Rows>]) -> Result<(), Fault> + 'e;
@@ -33,7 +38,11 @@ type Refused = Vec<(i64, Cause)>;
 
 impl<F: Flow> Apply<F> {
     pub fn new(flow: F, database: Database, owner: String, exactly_once: bool, track: Arc<Track>) -> Self {
-        Apply { flow, database, owner, exactly_once, track }
+        Apply { flow, database, owner, exactly_once, track, silence_max: SILENCE_MAX }
+    }
+
+    pub fn with_silence_max(self, silence_max: Duration) -> Self {
+        Apply { silence_max, ..self }
     }
 
     /// Creates what is missing, under a lock: several instances may start at once.

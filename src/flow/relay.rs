@@ -1,8 +1,9 @@
 //! From the outbox to Kafka: rows in their order, and a row goes once all its messages are acknowledged. Whoever is
 //! ended between the two publishes them again, under the same `source`. No transaction is open meanwhile: a broker that is
-//! slow holds nothing but the relay's own session.
+//! slow holds nothing but the relay's own session. Through that it says from time to time that it is there: an instance that
+//! is frozen does not, and another one takes its place.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -21,13 +22,22 @@ const UNANSWERED_LOW: u64 = UNANSWERED_MAX / 2;
 /// Longer than the producer takes to give up on a message.
 const ANSWER_WAIT: Duration = Duration::from_secs(120);
 
+/// Whoever publishes says something so many times within the silence that it may keep.
+const SAYS: u32 = 4;
+/// Between looks whether whoever publishes is silent.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// The session that has the right to publish for its flow, which ends with it: it never goes back to be used by others.
 #[derive(Default)]
-pub struct Guarded(Option<Session>);
+pub struct Guarded {
+    session: Option<Session>,
+    /// When somebody else was found to have that right.
+    looked: Option<Instant>,
+}
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        if let Some(session) = self.0.take() {
+        if let Some(session) = self.session.take() {
             session.discard();
         }
     }
@@ -36,6 +46,9 @@ impl Drop for Guarded {
 /// Rows that are published together, and what became of their messages so far.
 struct Lot<'a> {
     outlet: &'a dyn Outlet,
+    session: &'a mut Session,
+    said: Instant,
+    say_every: Duration,
     tell: Sender<(usize, Result<(), Fault>)>,
     heard: Receiver<(usize, Result<(), Fault>)>,
     unanswered: u64,
@@ -47,9 +60,17 @@ struct Lot<'a> {
 }
 
 impl<'a> Lot<'a> {
-    fn new(outlet: &'a dyn Outlet, rows: usize) -> Self {
-        let (tell, heard) = unbounded();
-        Lot { outlet, tell, heard, unanswered: 0, acknowledged: 0, open: vec![0; rows], fault: None }
+    fn new(outlet: &'a dyn Outlet, session: &'a mut Session, say_every: Duration, rows: usize) -> Self {
+        let ((tell, heard), said, open) = (unbounded(), Instant::now(), vec![0; rows]);
+        Lot { outlet, session, said, say_every, tell, heard, unanswered: 0, acknowledged: 0, open, fault: None }
+    }
+
+    /// Where the session has ended somebody else publishes by now: nothing more is handed over.
+    fn say(&mut self) {
+        if self.said.elapsed() >= self.say_every && self.fault.is_none() {
+            self.fault = outbox::say(self.session).err();
+            self.said = Instant::now();
+        }
     }
 
     fn publish(&mut self, row: usize, message: &Message<'_>) {
@@ -76,8 +97,11 @@ impl<'a> Lot<'a> {
 
     /// Until no more than so many are without an answer.
     fn await_all_but(&mut self, count: u64) {
+        let mut heard = Instant::now();
         while self.unanswered > count {
-            match self.heard.recv_timeout(ANSWER_WAIT) {
+            self.say();
+            match self.heard.recv_timeout(self.say_every) {
+                Err(_) if heard.elapsed() < ANSWER_WAIT => continue,
                 Ok((row, Ok(()))) => {
                     self.acknowledged += 1;
                     self.open[row] -= 1;
@@ -90,6 +114,7 @@ impl<'a> Lot<'a> {
                     return;
                 }
             }
+            heard = Instant::now();
             self.unanswered -= 1;
         }
     }
@@ -98,8 +123,9 @@ impl<'a> Lot<'a> {
 impl<F: Flow> Apply<F> {
     /// Publishes these rows: how many of them, from the first on, are through, how many messages that were, and why not
     /// all. What was acknowledged of a later row is published again, so that messages of one key stay in order.
-    fn publish(&self, entries: &[Entry], outlet: &dyn Outlet) -> (usize, u64, Option<Fault>) {
-        let (mut lot, mut handed_over) = (Lot::new(outlet, entries.len()), 0);
+    fn publish(&self, session: &mut Session, entries: &[Entry], outlet: &dyn Outlet) -> (usize, u64, Option<Fault>) {
+        let mut lot = Lot::new(outlet, session, self.silence_max / SAYS, entries.len());
+        let mut handed_over = 0;
         for (row, entry) in entries.iter().enumerate() {
             let shown =
                 self.flow.messages(&entry.body, &entry.from, &mut |message: Message<'_>| lot.publish(row, &message));
@@ -116,6 +142,21 @@ impl<F: Flow> Apply<F> {
         (through, lot.acknowledged, lot.fault)
     }
 
+    /// Whether this session may publish from now on.
+    fn seat(&self, session: &mut Session, looked: &mut Option<Instant>) -> Result<bool, Fault> {
+        let flow = self.flow.name();
+        if outbox::guard(session, flow)? {
+            return Ok(true);
+        }
+        if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+            *looked = Some(Instant::now());
+            if outbox::unseat(session, flow, self.silence_max)? {
+                log::warn!(flow; "the session that published was silent for {:?} and is ended; another one takes its place", self.silence_max);
+            }
+        }
+        Ok(false)
+    }
+
     fn publish_oldest(&self, session: &mut Session, outlet: &dyn Outlet) -> Result<Published, Fault> {
         let (entries, age) = outbox::oldest(session, self.flow.name())?;
         if entries.is_empty() {
@@ -125,7 +166,7 @@ impl<F: Flow> Apply<F> {
             // What a crash of the server takes back must not have been told to others.
             outbox::flush(session)?;
         }
-        let (through, messages, fault) = self.publish(&entries, outlet);
+        let (through, messages, fault) = self.publish(session, &entries, outlet);
         outbox::remove(session, &entries[..through])?;
         Ok(Published { messages, age, fault })
     }
@@ -135,11 +176,11 @@ impl<F: Flow> Outbox for Apply<F> {
     type Session = Guarded;
 
     fn publish_some(&self, guarded: &mut Guarded, outlet: &dyn Outlet) -> Result<Published, Fault> {
-        let mut session = match guarded.0.take() {
+        let mut session = match guarded.session.take() {
             Some(session) => session,
             None => {
                 let mut session = self.database.session()?;
-                match outbox::guard(&mut session, self.flow.name()) {
+                match self.seat(&mut session, &mut guarded.looked) {
                     Ok(true) => session,
                     // Another instance is at it.
                     Ok(false) => return Ok(Published::default()),
@@ -152,7 +193,7 @@ impl<F: Flow> Outbox for Apply<F> {
         };
         let published = self.publish_oldest(&mut session, outlet);
         match published.is_ok() {
-            true => guarded.0 = Some(session),
+            true => guarded.session = Some(session),
             false => session.discard(),
         }
         published

@@ -60,12 +60,6 @@ pub trait Load: Send {
     /// What is wrong in the tables once all is there, in words.
     fn flaw(&mut self, client: &mut postgres::Client) -> Result<Option<String>, postgres::Error>;
 
-    /// Whether all can only be there once a frozen instance is awake again: the right to publish from the outbox stays with
-    /// its session as long as that lives.
-    fn needs_the_frozen(&self) -> bool {
-        false
-    }
-
     /// Letters for good records are one too; those for bad ones the load looks at itself.
     fn has_letters(&self) -> bool {
         false
