@@ -105,6 +105,27 @@ fn a_row_that_leaves_again_takes_along_what_it_still_lacks() {
 }
 
 #[test]
+fn a_row_that_came_from_another_key_keeps_its_values_when_it_comes_once_more() {
+    let first = put("c", 1, 1, "large", 5);
+    let [leaves, comes] = moved(1, 2, 7, UNKNOWN, 30);
+    // What has left is forgotten by then, and the topic has its beginning no more.
+    let mut target = Target::new(&[]);
+    let topic = things().topic();
+    for (partition, event) in [(1, &first), (1, &leaves), (0, &comes)] {
+        target.apply(&topic, partition, std::slice::from_ref(event));
+    }
+    target.client.batch_execute("TRUNCATE sluicegate_cdc_gone").unwrap();
+    for (partition, event) in [(0, &comes), (1, &leaves)] {
+        target.apply(&topic, partition, std::slice::from_ref(event));
+        assert_eq!((target.rows(THINGS), target.codes()), (vec!["2|7|large".to_owned()], vec![]));
+    }
+    // What it lacks still it gets all the same; what was set since stays.
+    assert_eq!(ends(&[(0, &comes), (0, &comes), (1, &first), (1, &leaves)]), are(&["2|7|large"]));
+    let set = put("u", 2, 8, "set", 40);
+    assert_eq!(ends(&[(0, &comes), (0, &set), (0, &comes), (1, &first), (1, &leaves)]), are(&["2|8|set"]));
+}
+
+#[test]
 fn a_table_that_is_emptied_before_its_first_row_is_known_stays_empty() {
     let mut target = Target::new(&[]);
     let topic = things().topic();

@@ -137,7 +137,8 @@ impl Moves {
             }
             let found = work.query(BEHIND, &[&target, &old_id, &lsn])?;
             let (has_left, is_over): (bool, bool) = (found[0].get(0), found[0].get(1));
-            if has_left {
+            // It came long ago, and from where is forgotten: what it leaves out it has.
+            if has_left || !is_over && came(work, plan, at)? {
                 return Ok(false);
             }
             if is_over || !put(work, plan, at, None)? {
@@ -184,6 +185,15 @@ fn taker(at: &At<'_>, lsn: &str) -> Taker {
         since: lsn.to_owned(),
         columns,
     }
+}
+
+/// Whether the row is there by this very change, or by a later one.
+fn came(work: &mut Work<'_>, plan: &Plan, at: &At<'_>) -> Result<bool, Fault> {
+    let mut arrays =
+        Array::of_columns(plan.sql_types(&plan.key), &[at], |at, number| at.after(plan.used[plan.key[number]].column));
+    arrays.push(Array::of_places([at.row.lsn].into_iter()));
+    let found = given(arrays, |sent, values| work.ask(&plan.came(sent), sent, values))?;
+    Ok(!found.is_empty())
 }
 
 /// False where it is older than what is there.

@@ -185,6 +185,14 @@ impl Plan {
         )
     }
 
+    /// One row for each of these that is there by its change or a later one: parameters are `place`.
+    pub fn came(&self, sent: &[Type]) -> String {
+        let columns = self.place();
+        let came = self.lsn.map(|lsn| format!("t.{} >= {}", self.name(lsn), self.value(&columns, self.key.len())));
+        let came = came.as_deref().unwrap_or("false");
+        format!("SELECT FROM {} AS t, {} WHERE {} AND {came}", self.table, from(sent), self.is_row(&columns))
+    }
+
     /// How many of these rows are neither there nor known to be gone: parameters are `place`, and the ids of the keys.
     pub fn missing(&self, sent: &[Type]) -> String {
         let columns = self.place();
