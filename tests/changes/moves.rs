@@ -126,6 +126,29 @@ fn a_row_that_came_from_another_key_keeps_its_values_when_it_comes_once_more() {
 }
 
 #[test]
+fn of_halves_whose_other_half_never_came_it_is_told_how_many_are_forgotten() {
+    let forget = include_str!("../../sql/cdc/forget.sql").replace("$1", "3600");
+    let mut target = Target::new(&[]);
+    let topic = things().topic();
+    // Two rows that come from nowhere, one of them changed since; one that comes and leaves, and one that leaves.
+    let comes = |from: u64, to: u64, lsn: i64| moved(from, to, 7, UNKNOWN, lsn)[1].clone();
+    let leaves = |from: u64, to: u64, lsn: i64| moved(from, to, 7, UNKNOWN, lsn)[0].clone();
+    let events = [comes(1, 2, 10), comes(3, 4, 20), put("u", 4, 8, "set", 30), comes(5, 6, 40), leaves(6, 7, 50)];
+    target.apply(&topic, 0, &events);
+    target.apply(&topic, 1, &[put("c", 8, 1, "large", 5), leaves(8, 9, 60)]);
+    let kept = "SELECT (SELECT count(*) FROM sluicegate_cdc_lacks), (SELECT count(*) FROM sluicegate_cdc_left),
+        (SELECT count(*) FROM sluicegate_cdc_gone)";
+    assert_eq!(target.rows(&forget), ["0|0"]);
+    assert_eq!(target.rows(kept), ["3|2|2"]);
+    let older = "UPDATE sluicegate_cdc_lacks SET came_at = came_at - interval '2 hours';
+        UPDATE sluicegate_cdc_left SET left_at = left_at - interval '2 hours';
+        UPDATE sluicegate_cdc_gone SET gone_at = gone_at - interval '2 hours'";
+    target.client.batch_execute(older).unwrap();
+    assert_eq!(target.rows(&forget), ["1|2"]);
+    assert_eq!(target.rows(kept), ["0|0|0"]);
+}
+
+#[test]
 fn a_table_that_is_emptied_before_its_first_row_is_known_stays_empty() {
     let mut target = Target::new(&[]);
     let topic = things().topic();

@@ -59,6 +59,11 @@ impl<'a> At<'a> {
         (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
     }
 
+    /// What the key that it had is known by.
+    pub fn id_before(&self) -> [u8; 16] {
+        id(self.shape().key.len(), |number| self.before(number))
+    }
+
     /// What the key that it is to have is known by.
     pub fn id_after(&self) -> [u8; 16] {
         let key = &self.shape().key;
@@ -212,7 +217,7 @@ impl<'a> Table<'a, '_> {
             }
         }
         if let Some(target) = self.target {
-            self.moves.look(work, target)?;
+            self.moves.look(work, target, rows)?;
         }
         let mut index = 0;
         while index < rows.len() {
@@ -382,15 +387,12 @@ impl<'a> Table<'a, '_> {
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
-        let keys = plan.key.len();
         let place = || Array::of_places(rows.iter().map(|at| at.row.lsn));
-        let sql_types = plan.sql_types(&plan.key);
-        let mut arrays = Array::of_columns(sql_types, rows, |at, number| at.before(number));
+        let mut arrays = Array::of_columns(plan.sql_types(&plan.key), rows, |at, number| at.before(number));
         arrays.extend(plan.lsn.map(|_| place()));
         call(work, arrays, |sent| plan.delete(sent))?;
         if plan.lsn.is_some() && rows.iter().any(|at| at.row.lsn.is_some()) {
-            let mut ids = Array::of_ids();
-            rows.iter().for_each(|at| ids.push(Value::Text(&id(keys, |number| at.before(number)))));
+            let ids = Array::of_ids(rows.iter().map(|at| Some(at.id_before())));
             let (target, ids, places) = (plan.target.to_be_bytes(), ids.finish(), place().finish());
             let types = [Type::INT4, Type::UUID_ARRAY, Type::PG_LSN_ARRAY];
             work.call(GONE, &types, &[Some(&target), Some(&ids), Some(&places)])?;
@@ -424,14 +426,8 @@ impl<'a> Table<'a, '_> {
             pending.value(column)
         });
         if unchanged.is_empty() && rows.iter().any(|pending| may_be_gone(pending)) {
-            let mut ids = Array::of_ids();
-            for pending in rows {
-                match may_be_gone(pending) {
-                    true => ids.push(Value::Text(&pending.at().id_after())),
-                    false => ids.push(Value::Null),
-                }
-            }
-            arrays.push(ids);
+            let id = |pending: &&Pending<'a>| may_be_gone(pending).then(|| pending.at().id_after());
+            arrays.push(Array::of_ids(rows.iter().map(id)));
         }
         let touched = match unchanged.is_empty() {
             true => call(work, arrays, |sent| plan.put(sent)),
@@ -452,9 +448,7 @@ impl<'a> Table<'a, '_> {
         let mut arrays = Array::of_columns(plan.sql_types(&columns), rows, |pending, number| {
             pending.at().after(plan.used[columns[number]].column)
         });
-        let mut ids = Array::of_ids();
-        rows.iter().for_each(|pending| ids.push(Value::Text(&pending.at().id_after())));
-        arrays.push(ids);
+        arrays.push(Array::of_ids(rows.iter().map(|pending| Some(pending.at().id_after()))));
         let counted = given(arrays, |sent, values| work.ask(&plan.missing(sent), sent, values))?;
         Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
     }

@@ -151,7 +151,15 @@ impl Cdc {
             return Ok(());
         }
         *forgot_at = Instant::now();
-        work.execute(FORGET, &[&(self.gone_keep.as_secs() as i64)]).map(drop)
+        let found = work.query(FORGET, &[&(self.gone_keep.as_secs() as i64)])?;
+        let [lacking, left]: [i64; 2] = [0, 1].map(|column| found[0].get(column));
+        if lacking > 0 {
+            log::warn!(flow = NAME, rows = lacking; "rows keep nulls for large values: what left their former keys never came");
+        }
+        if left > 0 {
+            log::warn!(flow = NAME, rows = left; "rows that left for other keys never came there; who comes yet lacks their large values");
+        }
+        Ok(())
     }
 
     /// Behind an envelope's deletion it says nothing new; where rows come by themselves it is the deletion.
