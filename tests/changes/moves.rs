@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::events::{Table, plain, tombstone, with};
+use crate::events::{LOG_STEP, Table, plain, tombstone, with};
 use crate::support::random::Random;
 use crate::support::setting;
 use crate::target::{Event, Target};
@@ -274,7 +274,7 @@ fn the_target_is_the_source_whichever_partition_is_ahead() {
 
 /// As ExtractNewRecordState leaves a row, with its place in the log.
 fn flat(id: u64, number: u64, large: &str, lsn: i64) -> Event {
-    let row = json!({"id": id, "n": number, "large": large, "__source_lsn": lsn});
+    let row = json!({"id": id, "n": number, "large": large, "__source_lsn": lsn * LOG_STEP});
     (Some(json!({"id": id}).to_string()), Some(row.to_string()), Vec::new())
 }
 
@@ -291,7 +291,8 @@ fn flattened_rows_keep_what_their_change_of_key_leaves_out() {
     assert!(target.codes().is_empty());
     // One that is a row comes behind a change of what it lacks.
     let mut target = Target::new(&[]);
-    let gone = json!({"id": 1, "n": null, "large": null, "__source_lsn": 10, "__deleted": "true"}).to_string();
+    let gone =
+        json!({"id": 1, "n": null, "large": null, "__source_lsn": 10 * LOG_STEP, "__deleted": "true"}).to_string();
     let leaves = with((Some(r#"{"id":1}"#.to_owned()), Some(gone), Vec::new()), "__debezium.newkey", r#"{"id":2}"#);
     target.apply(&things().topic(), 0, &[flat(1, 1, "large", 5)]);
     target.apply(&things().topic(), 1, &[comes, flat(2, 3, UNKNOWN, 20)]);

@@ -113,6 +113,8 @@ pub struct Changes<'a> {
     tables: Vec<(&'a TableName, Vec<At<'a>>)>,
     /// Of all their values.
     bytes: usize,
+    /// Letters, and not what a partition has next.
+    is_replay: bool,
 }
 
 impl<'a> Changes<'a> {
@@ -132,7 +134,8 @@ impl<'a> Changes<'a> {
         }
         // In one global order, so that two groups that change tables cannot deadlock.
         tables.sort_by_key(|(table, _)| *table);
-        Changes { tables, bytes: batches.iter().map(|batch| batch.rows.text_len()).sum() }
+        let bytes = batches.iter().map(|batch| batch.rows.text_len()).sum();
+        Changes { tables, bytes, is_replay: batches.iter().any(|batch| batch.is_replay()) }
     }
 
     /// For people.
@@ -148,12 +151,12 @@ impl<'a> Changes<'a> {
 
     pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
         for (number, (_, rows)) in self.tables.iter().enumerate() {
-            let bytes = self.bytes;
             let mut table = Table {
                 plans,
                 known,
                 does_mirror,
-                bytes,
+                bytes: self.bytes,
+                is_replay: self.is_replay,
                 pending: HashMap::new(),
                 order: Vec::new(),
                 target: None,
@@ -187,6 +190,7 @@ struct Table<'a, 'p> {
     does_mirror: bool,
     /// Of all values of the group: no more can come to one statement.
     bytes: usize,
+    is_replay: bool,
     pending: HashMap<Key<'a>, usize>,
     /// In the order in which keys came first.
     order: Vec<Pending<'a>>,
@@ -243,7 +247,11 @@ impl<'a> Table<'a, '_> {
     }
 
     fn plan(&self, work: &mut Work<'_>, shape: &Shape, need: Need) -> Result<Option<Arc<Plan>>, Fault> {
-        self.plans.plan(work, self.known, shape, need)
+        let plan = self.plans.plan(work, self.known, shape, need)?;
+        match self.is_replay {
+            false => Ok(plan),
+            true => Ok(plan.map(|plan| Arc::new(Plan { is_replay: true, ..Plan::clone(&plan) }))),
+        }
     }
 
     fn add(&mut self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
@@ -333,10 +341,11 @@ impl<'a> Table<'a, '_> {
         self.delete(work, &[at])
     }
 
-    /// Two partitions may bring changes of one key, in any order.
+    /// Two partitions may bring changes of one key, in any order. As `Plan::guard` has it.
     fn is_older(&self, key: &Key<'a>, at: &At<'a>) -> bool {
-        let pending = self.pending.get(key).and_then(|number| self.order[*number].at().row.lsn);
-        at.row.lsn.is_some() && at.row.lsn < pending
+        let Some(pending) = self.pending.get(key).map(|number| self.order[*number].at().row) else { return false };
+        let was_open = !self.is_replay && pending.is_read() && !at.row.is_read();
+        at.row.lsn.is_some() && at.row.lsn < pending.lsn && !was_open
     }
 
     fn pend(&mut self, key: Key<'a>, pending: Pending<'a>) {

@@ -29,7 +29,7 @@ use self::message::{Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, fill_extra,
 use self::naming::{Mask, Naming};
 use self::plan::Plans;
 pub use self::rows::CdcRows;
-use self::rows::{Act, Told};
+use self::rows::{Act, Told, place_of};
 use self::shape::{Additions, Content, Extra, Shape};
 use crate::config;
 use crate::decode::debezium::{
@@ -129,13 +129,14 @@ impl Cdc {
             rows.asides += 1;
             return Ok(());
         }
-        let change = match read(payload, schema.map(|schema| schema.is_enveloped))? {
+        let mut change = match read(payload, schema.map(|schema| schema.is_enveloped))? {
             Message::Change(change) => change,
             Message::Aside(_) => {
                 rows.asides += 1;
                 return Ok(());
             }
         };
+        change.lsn = change.lsn.map(|lsn| place_of(lsn, change.op == Op::Read));
         if rows.lane.is_enveloped != Some(change.origin.is_some()) {
             rows.lane.is_enveloped = Some(change.origin.is_some());
             self.known.note(&record.partition.topic, change.origin.is_some());
