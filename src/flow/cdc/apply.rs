@@ -1,21 +1,20 @@
 //! The changes of a group, table by table: of each key the last one counts, and all of them are one statement that puts
 //! rows and one that deletes them. Where nothing tells rows apart, changes are done in their order.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use postgres::types::Type;
-use sha2::{Digest, Sha256};
 
 use super::array::Array;
 use super::cut::{STATEMENT_BYTES_MAX, cut};
 use super::lane::Known;
 use super::moves::Moves;
 use super::naming::TableName;
+use super::pending::{At, Key, Pending, key};
 use super::plan::{Need, Plans};
-use super::rows::{Act, CdcRows, Row, Told, Value, shown_lsn};
+use super::rows::{Act, CdcRows, Told, Value, shown_lsn};
 use super::shape::Shape;
 use super::statement::{Image, Plan};
 use crate::engine::Batch;
@@ -28,85 +27,6 @@ const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtext('sluicegate cdc rows'
 const TOGETHER: &str = "SELECT pg_advisory_xact_lock_shared(hashtext('sluicegate cdc rows'), hashtext($1))";
 const TRUNCATED: &str = include_str!("../../../sql/cdc/truncated.sql");
 const FURTHEST: &str = include_str!("../../../sql/cdc/furthest.sql");
-
-/// A row of some batch.
-#[derive(Clone, Copy)]
-pub struct At<'a> {
-    rows: &'a CdcRows,
-    pub row: &'a Row,
-}
-
-impl<'a> At<'a> {
-    pub fn shape(&self) -> &'a Arc<Shape> {
-        self.rows.shape(self.row)
-    }
-
-    pub fn before(&self, number: usize) -> Value<'a> {
-        self.rows.before(self.row, number).unwrap_or(Value::Null)
-    }
-
-    pub fn after(&self, number: usize) -> Value<'a> {
-        self.rows.after(self.row, number).unwrap_or(Value::Null)
-    }
-
-    /// Of its values.
-    fn bytes(&self) -> usize {
-        self.rows.row_bytes(self.row)
-    }
-
-    /// Which columns the connector does not know.
-    pub fn unchanged(&self) -> Vec<usize> {
-        (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
-    }
-
-    /// What the key that it had is known by.
-    pub fn id_before(&self) -> [u8; 16] {
-        id(self.shape().key.len(), |number| self.before(number))
-    }
-
-    /// What the key that it is to have is known by.
-    pub fn id_after(&self) -> [u8; 16] {
-        let key = &self.shape().key;
-        id(key.len(), |number| self.after(key[number]))
-    }
-}
-
-/// What becomes of a key.
-enum Pending<'a> {
-    Put {
-        at: At<'a>,
-        /// Values of all columns, where some are those of an earlier change.
-        joined: Option<Vec<Value<'a>>>,
-        unchanged: Vec<usize>,
-    },
-    Delete(At<'a>),
-}
-
-impl<'a> Pending<'a> {
-    fn at(&self) -> &At<'a> {
-        match self {
-            Pending::Put { at, .. } | Pending::Delete(at) => at,
-        }
-    }
-
-    /// Of a row that is put.
-    fn value(&self, column: usize) -> Value<'a> {
-        match self {
-            Pending::Put { joined: Some(values), .. } => values[column],
-            Pending::Put { at, .. } | Pending::Delete(at) => at.after(column),
-        }
-    }
-
-    /// Of the values that are written.
-    fn bytes(&self) -> usize {
-        match self {
-            Pending::Put { joined: Some(values), .. } => values.iter().map(Value::bytes).sum(),
-            Pending::Put { at, .. } | Pending::Delete(at) => at.bytes(),
-        }
-    }
-}
-
-type Key<'a> = Cow<'a, [u8]>;
 
 /// The changes of a group that are to be applied, by table, each in order.
 pub struct Changes<'a> {
@@ -396,13 +316,15 @@ impl<'a> Table<'a, '_> {
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
-        let place = || Array::of_places(rows.iter().map(|at| at.row.lsn));
+        let places = plan.lsn.map(|_| Array::of_places(rows.iter().map(|at| at.row.lsn)));
         let mut arrays = Array::of_columns(plan.sql_types(&plan.key), rows, |at, number| at.before(number));
-        arrays.extend(plan.lsn.map(|_| place()));
+        arrays.extend(places.clone());
         call(work, arrays, |sent| plan.delete(sent))?;
-        if plan.lsn.is_some() && rows.iter().any(|at| at.row.lsn.is_some()) {
+        if let Some(places) = places
+            && rows.iter().any(|at| at.row.lsn.is_some())
+        {
             let ids = Array::of_ids(rows.iter().map(|at| Some(at.id_before())));
-            let (target, ids, places) = (plan.target.to_be_bytes(), ids.finish(), place().finish());
+            let (target, ids, places) = (plan.target.to_be_bytes(), ids.finish(), places.finish());
             let types = [Type::INT4, Type::UUID_ARRAY, Type::PG_LSN_ARRAY];
             work.call(GONE, &types, &[Some(&target), Some(&ids), Some(&places)])?;
         }
@@ -564,31 +486,4 @@ fn of_value(fault: Fault) -> Fault {
         }
         _ => fault,
     }
-}
-
-/// What a key is known by when its row is gone.
-pub fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> [u8; 16] {
-    let mut id = [0; 16];
-    id.copy_from_slice(&Sha256::digest(key(columns, value))[..16]);
-    id
-}
-
-/// One column is its own key; of several each has its length before it.
-fn key<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> Key<'a> {
-    if columns == 1
-        && let Value::Text(text) = value(0)
-    {
-        return Cow::Borrowed(text);
-    }
-    let mut key = Vec::new();
-    for column in 0..columns {
-        match value(column) {
-            Value::Text(text) => {
-                key.extend_from_slice(&(text.len() as u32).to_be_bytes());
-                key.extend_from_slice(text);
-            }
-            Value::Null | Value::Unchanged => key.extend_from_slice(&u32::MAX.to_be_bytes()),
-        }
-    }
-    Cow::Owned(key)
 }

@@ -12,6 +12,7 @@ mod lane;
 mod message;
 mod moves;
 mod naming;
+mod pending;
 mod plan;
 mod preview;
 mod rows;

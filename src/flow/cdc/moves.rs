@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use postgres::types::Type;
 use uuid::Uuid;
 
-use super::apply::{At, call, given, id};
+use super::apply::{call, given};
 use super::array::Array;
+use super::pending::{At, id};
 use super::rows::{Act, Told, Value, shown_lsn};
 use super::statement::Plan;
 use crate::fault::Fault;
@@ -150,8 +151,7 @@ impl Moves {
             if is_whole || lsn == NOWHERE {
                 return Ok(false);
             }
-            let found = work.query(BEHIND, &[&target, &old_id, &lsn])?;
-            let (has_left, is_over): (bool, bool) = (found[0].get(0), found[0].get(1));
+            let (has_left, is_over) = behind(work, target, &old_id, &lsn)?;
             // It came long ago, and from where is forgotten: what it leaves out it has.
             if has_left || !is_over && came(work, plan, at)? {
                 return Ok(false);
@@ -168,8 +168,8 @@ impl Moves {
         let (left, lacks): (_, bool) = (Left { names: row.get(0), texts: row.get(1) }, row.get(2));
         let mut is_put = false;
         if !is_whole {
-            let found = work.query(BEHIND, &[&target, &old_id, &lsn])?;
-            is_put = !found[0].get::<_, bool>(1) && put(work, plan, at, Some(&left))?;
+            let (_, is_over) = behind(work, target, &old_id, &lsn)?;
+            is_put = !is_over && put(work, plan, at, Some(&left))?;
             work.count("stale", u64::from(!is_put));
         }
         if lacks {
@@ -200,6 +200,12 @@ fn taker(at: &At<'_>, lsn: &str) -> Taker {
         since: lsn.to_owned(),
         columns,
     }
+}
+
+/// Whether the row of a former key has left, and whether the table was emptied since.
+fn behind(work: &mut Work<'_>, target: i32, old_id: &str, lsn: &str) -> Result<(bool, bool), Fault> {
+    let found = work.query(BEHIND, &[&target, &old_id, &lsn])?;
+    Ok((found[0].get(0), found[0].get(1)))
 }
 
 /// Whether the row is there by this very change, or by a later one.
