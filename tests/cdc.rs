@@ -13,6 +13,8 @@ mod replica;
 mod rows;
 #[path = "cdc/shapes.rs"]
 mod shapes;
+#[path = "cdc/snapshots.rs"]
+mod snapshots;
 mod support;
 #[path = "cdc/workload.rs"]
 mod workload;

@@ -36,6 +36,23 @@ type Effects<'e, F> = dyn Fn(&Apply<F>, &mut Work<'_>, &[&Batch<<F as Flow>::Row
 /// Rows of one batch that PostgreSQL would not take, by offset.
 type Refused = Vec<(i64, Cause)>;
 
+/// What a search has found.
+pub(super) struct Found<'b, R: Rows> {
+    /// One for each batch.
+    pub refused: Vec<Refused>,
+    /// Rows of batches that pass together, one such part after the other.
+    passed: Vec<(&'b Batch<R>, Vec<usize>)>,
+}
+
+impl<R: Rows> Found<'_, R> {
+    pub fn is_nothing(&self) -> bool {
+        self.refused.iter().all(Vec::is_empty)
+    }
+}
+
+/// What a deferred constraint would only say at COMMIT, it says here.
+pub(super) const ASK: &str = "SET CONSTRAINTS ALL IMMEDIATE";
+
 impl<F: Flow> Apply<F> {
     pub fn new(flow: F, database: Database, owner: String, exactly_once: bool, track: Arc<Track>) -> Self {
         Apply { flow, database, owner, exactly_once, track, silence_max: SILENCE_MAX }
@@ -65,13 +82,11 @@ impl<F: Flow> Apply<F> {
         self.write_by(session, batches, &|apply, work, due| apply.flow.write(work, due))
     }
 
-    fn row_by_row(&self, work: &mut Work<'_>, batches: &[&Batch<F::Rows>]) -> Result<(), Fault> {
-        for batch in batches {
-            for row in 0..batch.rows.len() {
-                self.flow.write(work, &[&batch.part(row..row + 1)])?;
-            }
-        }
-        Ok(())
+    /// These rows of a batch.
+    fn write_part(&self, work: &mut Work<'_>, batch: &Batch<F::Rows>, rows: &[usize]) -> Result<(), Fault> {
+        let parts: Vec<Batch<F::Rows>> =
+            rows.chunk_by(|row, next| row + 1 == *next).map(|rows| batch.part(rows[0]..rows[0] + rows.len())).collect();
+        self.flow.write(work, &parts.iter().collect::<Vec<_>>())
     }
 
     fn write_by(
@@ -128,10 +143,14 @@ impl<F: Flow> Apply<F> {
 
     /// Finds the rows that PostgreSQL does not take, in a transaction that is then rolled back. What passes stays
     /// in it, so that a row is judged with all that come before it.
-    pub(super) fn find_refused(&self, mut work: Work<'_>, batches: &[&Batch<F::Rows>]) -> Result<Vec<Refused>, Fault> {
+    pub(super) fn find_refused<'b>(
+        &self,
+        mut work: Work<'_>,
+        batches: &[&'b Batch<F::Rows>],
+    ) -> Result<Found<'b, F::Rows>, Fault> {
         // What a deferred constraint minds may be right by the end. It is asked only where nothing else is wrong.
         match self.search(work.begin()?, batches, false) {
-            Ok(found) if found.iter().all(Vec::is_empty) => {}
+            Ok(found) if found.is_nothing() => {}
             // A table whose rows such a constraint still waits for cannot be changed for the rows behind them.
             Err(fault) if fault.cause().code == OBJECT_IN_USE => {}
             found => return found,
@@ -141,23 +160,26 @@ impl<F: Flow> Apply<F> {
 
     /// `asks`: what a deferred constraint would only say at COMMIT, it has to say of each part. What it minds is tried once
     /// more behind all the others, for as long as that helps: a row may come before the one that it needs.
-    fn search(&self, mut work: Work<'_>, batches: &[&Batch<F::Rows>], asks: bool) -> Result<Vec<Refused>, Fault> {
+    fn search<'b>(
+        &self,
+        mut work: Work<'_>,
+        batches: &[&'b Batch<F::Rows>],
+        asks: bool,
+    ) -> Result<Found<'b, F::Rows>, Fault> {
         let mut suspects: Vec<Vec<usize>> = batches.iter().map(|batch| (0..batch.rows.len()).collect()).collect();
+        let mut passed = Vec::new();
         loop {
             let (mut is_minded, mut left) = (false, Vec::new());
             for (batch, rows) in batches.iter().zip(&suspects) {
                 let mut refused = Vec::new();
                 let mut search = Search {
                     attempt: &mut |inner, range| {
-                        let parts: Vec<Batch<F::Rows>> = rows[range]
-                            .chunk_by(|row, next| row + 1 == *next)
-                            .map(|rows| batch.part(rows[0]..rows[0] + rows.len()))
-                            .collect();
-                        self.flow.write(inner, &parts.iter().collect::<Vec<_>>())?;
-                        match asks {
-                            true => inner.run("SET CONSTRAINTS ALL IMMEDIATE").inspect_err(|_| is_minded = true),
-                            false => Ok(()),
+                        self.write_part(inner, batch, &rows[range.clone()])?;
+                        if asks {
+                            inner.run(ASK).inspect_err(|_| is_minded = true)?;
                         }
+                        passed.push((*batch, rows[range].to_vec()));
+                        Ok(())
                     },
                     is_theirs: &|fault| matches!(fault, Fault::Reject(_)),
                     found: &mut |at, fault| refused.push((rows[at], fault.into_cause())),
@@ -170,7 +192,7 @@ impl<F: Flow> Apply<F> {
                 let offset = |(batch, refused): (&&Batch<F::Rows>, Vec<(usize, Cause)>)| {
                     refused.into_iter().map(|(row, cause)| (batch.offsets[row], cause)).collect()
                 };
-                return Ok(batches.iter().zip(left).map(offset).collect());
+                return Ok(Found { refused: batches.iter().zip(left).map(offset).collect(), passed });
             }
             suspects = left.iter().map(|refused| refused.iter().map(|(row, _)| *row).collect()).collect();
         }
@@ -182,12 +204,24 @@ impl<F: Flow> Apply<F> {
             Err(Fault::Reject(cause)) => cause,
             result => return result,
         };
-        let refused = self.find_refused(session.begin()?, &all)?;
-        if refused.iter().all(Vec::is_empty) {
-            // Each row passes, yet not all of them together: not a row's fault that could be named. One after the other
-            // they may pass, as where two of them change places in an index.
-            return self.write_by(session, &all, &Self::row_by_row).map_err(|_| Fault::Retry(rejection));
+        let found = self.find_refused(session.begin()?, &all)?;
+        if found.is_nothing() {
+            // Each row passes, yet not all of them together: not a row's fault that could be named. They are written in
+            // the parts in which they passed, as where two of them change places in an index.
+            let in_parts = |apply: &Self, work: &mut Work<'_>, due: &[&Batch<F::Rows>]| {
+                let is_due = |batch: &Batch<F::Rows>| due.iter().any(|due| std::ptr::eq(*due, batch));
+                for (batch, rows) in found.passed.iter().filter(|(batch, _)| is_due(batch)) {
+                    apply.write_part(work, batch, rows)?;
+                    work.run(ASK)?;
+                }
+                Ok(())
+            };
+            return self.write_by(session, &all, &in_parts).map_err(|fault| match fault {
+                Fault::Reject(_) => Fault::Retry(rejection),
+                fault => fault,
+            });
         }
+        let refused = found.refused;
         let clean: Vec<&Batch<F::Rows>> =
             group.iter().zip(&refused).filter(|(_, refused)| refused.is_empty()).map(|(batch, _)| batch).collect();
         let mut written = match clean.is_empty() {

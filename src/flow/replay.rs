@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::apply::ASK;
 use super::{AGAIN, Apply, Flow};
 use crate::engine::{Batch, Claim};
 use crate::failpoint::{self, Point};
@@ -88,7 +89,7 @@ impl<F: Flow> Apply<F> {
         let batches: Vec<&Batch<F::Rows>> = runs.iter().map(|run| &run.batch).collect();
         let mut inner = work.begin()?;
         self.flow.write(&mut inner, &batches)?;
-        inner.run("SET CONSTRAINTS ALL IMMEDIATE")?;
+        inner.run(ASK)?;
         inner.commit()
     }
 
@@ -102,11 +103,11 @@ impl<F: Flow> Apply<F> {
             let Fault::Reject(rejection) = fault else { return Err(fault) };
             let batches: Vec<&Batch<F::Rows>> = runs.iter().map(|run| &run.batch).collect();
             let found = self.find_refused(work.begin()?, &batches)?;
-            if found.iter().all(Vec::is_empty) {
+            if found.is_nothing() {
                 // Each passes, yet not all of them together: no letter's fault that could be named.
                 return Err(Fault::Retry(rejection));
             }
-            for (run, found) in runs.iter().zip(found) {
+            for (run, found) in runs.iter().zip(found.refused) {
                 let of = |offset: i64| run.ids.get(&offset).copied();
                 refused.extend(found.into_iter().filter_map(|(offset, cause)| Some((of(offset)?, cause))));
             }

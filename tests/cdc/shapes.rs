@@ -87,7 +87,7 @@ impl Form {
             options.extend([
                 ("transforms", "flat"),
                 FLAT,
-                ("transforms.flat.add.fields", "source.lsn,source.ts_ms"),
+                ("transforms.flat.add.fields", "op,source.lsn,source.ts_ms"),
                 ("transforms.flat.delete.tombstone.handling.mode", "rewrite"),
             ]);
         }

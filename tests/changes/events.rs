@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::target::Event;
 
+/// What PostgreSQL logs begins at multiples of it.
+pub const LOG_STEP: i64 = 8;
+
 /// A table of a source: its name and the fields of its rows, each with the type of its schema.
 pub struct Table {
     pub schema: String,
@@ -81,7 +84,7 @@ impl Table {
     fn payload(&self, op: &str, before: &Value, after: &Value, lsn: i64) -> Value {
         json!({"before": before, "after": after, "op": op, "ts_ms": 1_795_000_000_000i64 + lsn,
             "source": {"connector": "postgresql", "name": "cdc", "db": "shop", "schema": self.schema, "table": self.name,
-                "lsn": lsn, "ts_ms": 1_795_000_000_000i64 + lsn, "snapshot": if op == "r" { "true" } else { "false" }}})
+                "lsn": lsn * LOG_STEP, "ts_ms": 1_795_000_000_000i64 + lsn, "snapshot": if op == "r" { "true" } else { "false" }}})
     }
 }
 

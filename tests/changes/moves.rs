@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::events::{Table, plain, tombstone, with};
+use crate::events::{LOG_STEP, Table, plain, tombstone, with};
 use crate::support::random::Random;
 use crate::support::setting;
 use crate::target::{Event, Target};
@@ -102,6 +102,50 @@ fn a_row_that_leaves_again_takes_along_what_it_still_lacks() {
     for order in orders {
         assert_eq!(ends(&order), are(&["3|8|large"]));
     }
+}
+
+#[test]
+fn a_row_that_came_from_another_key_keeps_its_values_when_it_comes_once_more() {
+    let first = put("c", 1, 1, "large", 5);
+    let [leaves, comes] = moved(1, 2, 7, UNKNOWN, 30);
+    // What has left is forgotten by then, and the topic has its beginning no more.
+    let mut target = Target::new(&[]);
+    let topic = things().topic();
+    for (partition, event) in [(1, &first), (1, &leaves), (0, &comes)] {
+        target.apply(&topic, partition, std::slice::from_ref(event));
+    }
+    target.client.batch_execute("TRUNCATE sluicegate_cdc_gone").unwrap();
+    for (partition, event) in [(0, &comes), (1, &leaves)] {
+        target.apply(&topic, partition, std::slice::from_ref(event));
+        assert_eq!((target.rows(THINGS), target.codes()), (vec!["2|7|large".to_owned()], vec![]));
+    }
+    // What it lacks still it gets all the same; what was set since stays.
+    assert_eq!(ends(&[(0, &comes), (0, &comes), (1, &first), (1, &leaves)]), are(&["2|7|large"]));
+    let set = put("u", 2, 8, "set", 40);
+    assert_eq!(ends(&[(0, &comes), (0, &set), (0, &comes), (1, &first), (1, &leaves)]), are(&["2|8|set"]));
+}
+
+#[test]
+fn of_halves_whose_other_half_never_came_it_is_told_how_many_are_forgotten() {
+    let forget = include_str!("../../sql/cdc/forget.sql").replace("$1", "3600");
+    let mut target = Target::new(&[]);
+    let topic = things().topic();
+    // Two rows that come from nowhere, one of them changed since; one that comes and leaves, and one that leaves.
+    let comes = |from: u64, to: u64, lsn: i64| moved(from, to, 7, UNKNOWN, lsn)[1].clone();
+    let leaves = |from: u64, to: u64, lsn: i64| moved(from, to, 7, UNKNOWN, lsn)[0].clone();
+    let events = [comes(1, 2, 10), comes(3, 4, 20), put("u", 4, 8, "set", 30), comes(5, 6, 40), leaves(6, 7, 50)];
+    target.apply(&topic, 0, &events);
+    target.apply(&topic, 1, &[put("c", 8, 1, "large", 5), leaves(8, 9, 60)]);
+    let kept = "SELECT (SELECT count(*) FROM sluicegate_cdc_lacks), (SELECT count(*) FROM sluicegate_cdc_left),
+        (SELECT count(*) FROM sluicegate_cdc_gone)";
+    assert_eq!(target.rows(&forget), ["0|0"]);
+    assert_eq!(target.rows(kept), ["3|2|2"]);
+    let older = "UPDATE sluicegate_cdc_lacks SET came_at = came_at - interval '2 hours';
+        UPDATE sluicegate_cdc_left SET left_at = left_at - interval '2 hours';
+        UPDATE sluicegate_cdc_gone SET gone_at = gone_at - interval '2 hours'";
+    target.client.batch_execute(older).unwrap();
+    assert_eq!(target.rows(&forget), ["1|2"]);
+    assert_eq!(target.rows(kept), ["0|0|0"]);
 }
 
 #[test]
@@ -230,7 +274,7 @@ fn the_target_is_the_source_whichever_partition_is_ahead() {
 
 /// As ExtractNewRecordState leaves a row, with its place in the log.
 fn flat(id: u64, number: u64, large: &str, lsn: i64) -> Event {
-    let row = json!({"id": id, "n": number, "large": large, "__source_lsn": lsn});
+    let row = json!({"id": id, "n": number, "large": large, "__source_lsn": lsn * LOG_STEP});
     (Some(json!({"id": id}).to_string()), Some(row.to_string()), Vec::new())
 }
 
@@ -247,7 +291,8 @@ fn flattened_rows_keep_what_their_change_of_key_leaves_out() {
     assert!(target.codes().is_empty());
     // One that is a row comes behind a change of what it lacks.
     let mut target = Target::new(&[]);
-    let gone = json!({"id": 1, "n": null, "large": null, "__source_lsn": 10, "__deleted": "true"}).to_string();
+    let gone =
+        json!({"id": 1, "n": null, "large": null, "__source_lsn": 10 * LOG_STEP, "__deleted": "true"}).to_string();
     let leaves = with((Some(r#"{"id":1}"#.to_owned()), Some(gone), Vec::new()), "__debezium.newkey", r#"{"id":2}"#);
     target.apply(&things().topic(), 0, &[flat(1, 1, "large", 5)]);
     target.apply(&things().topic(), 1, &[comes, flat(2, 3, UNKNOWN, 20)]);

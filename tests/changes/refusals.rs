@@ -101,3 +101,61 @@ fn a_row_that_unfolds_beyond_all_measure_is_a_letter() {
     assert_eq!(target.rows("SELECT id FROM bombs"), ["2"]);
     assert_eq!(target.codes(), ["cdc.value"]);
 }
+
+/// Each of them passes, but not the last change of each key at once. Nor does one after the other.
+#[test]
+fn what_passes_only_in_parts_is_written_in_those_parts() {
+    let users = Table::new("users", &["id"], &[("id", plain("int32")), ("email", plain("string"))]);
+    let user = |id: i32, email: &str, lsn: i64| users.event("u", Value::Null, json!({"id": id, "email": email}), lsn);
+    let mut target = Target::new(&[]);
+    target
+        .client
+        .batch_execute(
+            "CREATE TABLE users (id int PRIMARY KEY, email text UNIQUE, __lsn pg_lsn);
+            INSERT INTO users VALUES (1, 'x'), (2, 'y'), (3, 'z')",
+        )
+        .unwrap();
+    // What the first one has in between is free only where the other partition is further on.
+    let first = [user(1, "y", 30), user(1, "q", 40)];
+    let second = [user(3, "t", 10), user(2, "z", 20), user(3, "y", 50)];
+    target.apply_all(&[(&users.topic(), 0, &first), (&users.topic(), 1, &second)]);
+    assert_eq!(target.rows("SELECT id, email FROM users ORDER BY id"), ["1|q", "2|z", "3|y"]);
+    assert!(target.codes().is_empty());
+}
+
+/// One after the other, it would have to grow while a constraint waits for its rows.
+#[test]
+fn a_table_that_grows_is_written_in_the_parts_that_pass() {
+    let fields =
+        [("id", plain("int32")), ("pos", plain("string")), ("parent", plain("int32")), ("name", plain("string"))];
+    let (narrow, wide) = (Table::new("children", &["id"], &fields[..3]), Table::new("children", &["id"], &fields));
+    let row = |table: &Table, id: i32, pos: &str, parent: i32, lsn: i64| {
+        let mut row = json!({"id": id, "pos": pos, "parent": parent});
+        if table.fields.len() == fields.len() {
+            row["name"] = json!("n");
+        }
+        table.event("u", Value::Null, row, lsn)
+    };
+    let mut target = Target::new(&[]);
+    target
+        .client
+        .batch_execute(
+            "CREATE TABLE parents (id int PRIMARY KEY, __lsn pg_lsn);
+            CREATE TABLE children (id int PRIMARY KEY, pos text UNIQUE, parent int REFERENCES parents DEFERRABLE, __lsn pg_lsn);
+            INSERT INTO parents VALUES (1), (2);
+            INSERT INTO children VALUES (1, 'a', 1), (3, 'z', 1)",
+        )
+        .unwrap();
+    let events = [
+        row(&narrow, 3, "t", 2, 10),
+        row(&narrow, 1, "b", 1, 20),
+        row(&narrow, 3, "a", 2, 30),
+        row(&wide, 4, "d", 1, 40),
+    ];
+    target.apply(&narrow.topic(), 0, &events);
+    assert_eq!(
+        target.rows("SELECT id, pos, parent, name FROM children ORDER BY id"),
+        ["1|b|1|null", "3|a|2|null", "4|d|1|n"]
+    );
+    assert!(target.codes().is_empty());
+}

@@ -451,8 +451,8 @@ fn what_the_user_says_of_tables_and_columns_is_done() {
     assert_eq!(
         target.rows("SELECT id, called, mail, phone, home_town, __op, __at, __offset, __topic, __lsn, is_gone FROM copy.users_of_cdc ORDER BY id"),
         [
-            format!("1|n|{hash}|***|h|c|2026-11-18 11:06:40.001+00|0|cdc.public.Users|0/12C|t"),
-            format!("2|n|{hash}|***|h|c|2026-11-18 11:06:40.002+00|1|cdc.public.Users|0/2|f"),
+            format!("1|n|{hash}|***|h|c|2026-11-18 11:06:40.001+00|0|cdc.public.Users|0/960|t"),
+            format!("2|n|{hash}|***|h|c|2026-11-18 11:06:40.002+00|1|cdc.public.Users|0/10|f"),
         ]
     );
     assert_eq!(target.rows("SELECT count(*) FROM pg_attribute WHERE attname IN ('bio', 'name') AND attrelid = 'copy.users_of_cdc'::regclass"), ["0"]);
@@ -519,7 +519,7 @@ fn rows_without_their_envelope_are_put_and_deleted() {
     let mut target = Target::new(&[]);
     let key = |id: i32| Some(format!("{{\"id\":{id}}}"));
     let flat = |id: i32, name: &str, deleted: &str| -> Event {
-        let row = json!({"id": id, "name": name, "__deleted": deleted, "__source_lsn": id * 10});
+        let row = json!({"id": id, "name": name, "__deleted": deleted, "__source_lsn": id * 80});
         (key(id), Some(row.to_string()), Vec::new())
     };
     target.apply("cdc.public.people", 0, &[flat(1, "a", "false"), flat(2, "b", "false"), flat(3, "c", "false")]);

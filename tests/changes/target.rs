@@ -7,7 +7,7 @@ use std::time::Duration;
 use sluicegate::config::Sources;
 use sluicegate::engine::{Batch, Claim, Claims, Outcome, Sink, Wanted};
 use sluicegate::fault::{Cause, Fault};
-use sluicegate::flow::{Apply, Cdc};
+use sluicegate::flow::{Apply, Cdc, Replay as _};
 use sluicegate::record::{Partition, Record};
 use sluicegate::track::Track;
 
@@ -142,6 +142,16 @@ impl Target {
             }
         }
         panic!("the batches are still not written");
+    }
+
+    /// All letters that are open, once more.
+    pub fn replay(&mut self) {
+        let ids: Vec<i64> = self
+            .rows("SELECT id FROM sluicegate_letters WHERE state = 'open'")
+            .iter()
+            .map(|id| id.parse().unwrap())
+            .collect();
+        self.sink.replay(&ids, false).unwrap_or_else(|fault| panic!("{fault:?}"));
     }
 
     /// Rows of a query, each its columns with | between them.

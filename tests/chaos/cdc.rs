@@ -53,7 +53,7 @@ impl Change {
         let (before, after) = if self.op == "d" { (former, Value::Null) } else { (Value::Null, row) };
         let moment_ms = 1_795_000_000_000 + self.lsn;
         let source = json!({"connector": "postgresql", "name": "shop", "db": "shop", "schema": "public",
-            "table": "things", "lsn": self.lsn, "ts_ms": moment_ms, "snapshot": "false"});
+            "table": "things", "lsn": self.lsn * 8, "ts_ms": moment_ms, "snapshot": "false"});
         let payload = json!({"before": before, "after": after, "op": self.op, "ts_ms": moment_ms, "source": source});
         json!({"schema": envelope_schema(), "payload": payload}).to_string()
     }

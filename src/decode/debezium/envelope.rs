@@ -110,6 +110,8 @@ struct Parts<'a> {
     // Of a row without its envelope.
     #[serde(borrow, default, rename = "__deleted")]
     deleted: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "__op")]
+    flat_op: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "__source_lsn", alias = "__lsn")]
     lsn: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "__source_ts_ms")]
@@ -249,8 +251,12 @@ fn flat<'a>(payload: &'a str, parts: &Parts<'a>) -> Message<'a> {
         return Message::Aside("transaction");
     }
     let is_deleted = parts.deleted.is_some_and(|deleted| matches!(deleted.get(), "\"true\"" | "true"));
-    let (op, before, after) =
-        if is_deleted { (Op::Delete, Some(payload), None) } else { (Op::Create, None, Some(payload)) };
+    let is_read = parts.flat_op.is_some_and(|op| op.get() == "\"r\"");
+    let (op, before, after) = match (is_deleted, is_read) {
+        (true, _) => (Op::Delete, Some(payload), None),
+        (false, true) => (Op::Read, None, Some(payload)),
+        (false, false) => (Op::Create, None, Some(payload)),
+    };
     let (lsn, at_ms) = (number(parts.lsn).filter(|lsn| *lsn >= 0), number(parts.source_ts_ms));
     Message::Change(Change { op, before, after, origin: None, lsn, at_ms })
 }

@@ -1,21 +1,20 @@
 //! The changes of a group, table by table: of each key the last one counts, and all of them are one statement that puts
 //! rows and one that deletes them. Where nothing tells rows apart, changes are done in their order.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use postgres::types::Type;
-use sha2::{Digest, Sha256};
 
 use super::array::Array;
 use super::cut::{STATEMENT_BYTES_MAX, cut};
 use super::lane::Known;
 use super::moves::Moves;
 use super::naming::TableName;
+use super::pending::{At, Key, Pending, key};
 use super::plan::{Need, Plans};
-use super::rows::{Act, CdcRows, Row, Told, Value, shown_lsn};
+use super::rows::{Act, CdcRows, Told, Value, shown_lsn};
 use super::shape::Shape;
 use super::statement::{Image, Plan};
 use crate::engine::Batch;
@@ -29,85 +28,13 @@ const TOGETHER: &str = "SELECT pg_advisory_xact_lock_shared(hashtext('sluicegate
 const TRUNCATED: &str = include_str!("../../../sql/cdc/truncated.sql");
 const FURTHEST: &str = include_str!("../../../sql/cdc/furthest.sql");
 
-/// A row of some batch.
-#[derive(Clone, Copy)]
-pub struct At<'a> {
-    rows: &'a CdcRows,
-    pub row: &'a Row,
-}
-
-impl<'a> At<'a> {
-    pub fn shape(&self) -> &'a Arc<Shape> {
-        self.rows.shape(self.row)
-    }
-
-    pub fn before(&self, number: usize) -> Value<'a> {
-        self.rows.before(self.row, number).unwrap_or(Value::Null)
-    }
-
-    pub fn after(&self, number: usize) -> Value<'a> {
-        self.rows.after(self.row, number).unwrap_or(Value::Null)
-    }
-
-    /// Of its values.
-    fn bytes(&self) -> usize {
-        self.rows.row_bytes(self.row)
-    }
-
-    /// Which columns the connector does not know.
-    pub fn unchanged(&self) -> Vec<usize> {
-        (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
-    }
-
-    /// What the key that it is to have is known by.
-    pub fn id_after(&self) -> [u8; 16] {
-        let key = &self.shape().key;
-        id(key.len(), |number| self.after(key[number]))
-    }
-}
-
-/// What becomes of a key.
-enum Pending<'a> {
-    Put {
-        at: At<'a>,
-        /// Values of all columns, where some are those of an earlier change.
-        joined: Option<Vec<Value<'a>>>,
-        unchanged: Vec<usize>,
-    },
-    Delete(At<'a>),
-}
-
-impl<'a> Pending<'a> {
-    fn at(&self) -> &At<'a> {
-        match self {
-            Pending::Put { at, .. } | Pending::Delete(at) => at,
-        }
-    }
-
-    /// Of a row that is put.
-    fn value(&self, column: usize) -> Value<'a> {
-        match self {
-            Pending::Put { joined: Some(values), .. } => values[column],
-            Pending::Put { at, .. } | Pending::Delete(at) => at.after(column),
-        }
-    }
-
-    /// Of the values that are written.
-    fn bytes(&self) -> usize {
-        match self {
-            Pending::Put { joined: Some(values), .. } => values.iter().map(Value::bytes).sum(),
-            Pending::Put { at, .. } | Pending::Delete(at) => at.bytes(),
-        }
-    }
-}
-
-type Key<'a> = Cow<'a, [u8]>;
-
 /// The changes of a group that are to be applied, by table, each in order.
 pub struct Changes<'a> {
     tables: Vec<(&'a TableName, Vec<At<'a>>)>,
     /// Of all their values.
     bytes: usize,
+    /// Letters, and not what a partition has next.
+    is_replay: bool,
 }
 
 impl<'a> Changes<'a> {
@@ -127,7 +54,8 @@ impl<'a> Changes<'a> {
         }
         // In one global order, so that two groups that change tables cannot deadlock.
         tables.sort_by_key(|(table, _)| *table);
-        Changes { tables, bytes: batches.iter().map(|batch| batch.rows.text_len()).sum() }
+        let bytes = batches.iter().map(|batch| batch.rows.text_len()).sum();
+        Changes { tables, bytes, is_replay: batches.iter().any(|batch| batch.is_replay()) }
     }
 
     /// For people.
@@ -143,12 +71,12 @@ impl<'a> Changes<'a> {
 
     pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
         for (number, (_, rows)) in self.tables.iter().enumerate() {
-            let bytes = self.bytes;
             let mut table = Table {
                 plans,
                 known,
                 does_mirror,
-                bytes,
+                bytes: self.bytes,
+                is_replay: self.is_replay,
                 pending: HashMap::new(),
                 order: Vec::new(),
                 target: None,
@@ -182,6 +110,7 @@ struct Table<'a, 'p> {
     does_mirror: bool,
     /// Of all values of the group: no more can come to one statement.
     bytes: usize,
+    is_replay: bool,
     pending: HashMap<Key<'a>, usize>,
     /// In the order in which keys came first.
     order: Vec<Pending<'a>>,
@@ -212,7 +141,7 @@ impl<'a> Table<'a, '_> {
             }
         }
         if let Some(target) = self.target {
-            self.moves.look(work, target)?;
+            self.moves.look(work, target, rows)?;
         }
         let mut index = 0;
         while index < rows.len() {
@@ -238,7 +167,11 @@ impl<'a> Table<'a, '_> {
     }
 
     fn plan(&self, work: &mut Work<'_>, shape: &Shape, need: Need) -> Result<Option<Arc<Plan>>, Fault> {
-        self.plans.plan(work, self.known, shape, need)
+        let plan = self.plans.plan(work, self.known, shape, need)?;
+        match self.is_replay {
+            false => Ok(plan),
+            true => Ok(plan.map(|plan| Arc::new(Plan { is_replay: true, ..Plan::clone(&plan) }))),
+        }
     }
 
     fn add(&mut self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
@@ -328,10 +261,11 @@ impl<'a> Table<'a, '_> {
         self.delete(work, &[at])
     }
 
-    /// Two partitions may bring changes of one key, in any order.
+    /// Two partitions may bring changes of one key, in any order. As `Plan::guard` has it.
     fn is_older(&self, key: &Key<'a>, at: &At<'a>) -> bool {
-        let pending = self.pending.get(key).and_then(|number| self.order[*number].at().row.lsn);
-        at.row.lsn.is_some() && at.row.lsn < pending
+        let Some(pending) = self.pending.get(key).map(|number| self.order[*number].at().row) else { return false };
+        let was_open = !self.is_replay && pending.is_read() && !at.row.is_read();
+        at.row.lsn.is_some() && at.row.lsn < pending.lsn && !was_open
     }
 
     fn pend(&mut self, key: Key<'a>, pending: Pending<'a>) {
@@ -382,16 +316,15 @@ impl<'a> Table<'a, '_> {
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
-        let keys = plan.key.len();
-        let place = || Array::of_places(rows.iter().map(|at| at.row.lsn));
-        let sql_types = plan.sql_types(&plan.key);
-        let mut arrays = Array::of_columns(sql_types, rows, |at, number| at.before(number));
-        arrays.extend(plan.lsn.map(|_| place()));
+        let places = plan.lsn.map(|_| Array::of_places(rows.iter().map(|at| at.row.lsn)));
+        let mut arrays = Array::of_columns(plan.sql_types(&plan.key), rows, |at, number| at.before(number));
+        arrays.extend(places.clone());
         call(work, arrays, |sent| plan.delete(sent))?;
-        if plan.lsn.is_some() && rows.iter().any(|at| at.row.lsn.is_some()) {
-            let mut ids = Array::of_ids();
-            rows.iter().for_each(|at| ids.push(Value::Text(&id(keys, |number| at.before(number)))));
-            let (target, ids, places) = (plan.target.to_be_bytes(), ids.finish(), place().finish());
+        if let Some(places) = places
+            && rows.iter().any(|at| at.row.lsn.is_some())
+        {
+            let ids = Array::of_ids(rows.iter().map(|at| Some(at.id_before())));
+            let (target, ids, places) = (plan.target.to_be_bytes(), ids.finish(), places.finish());
             let types = [Type::INT4, Type::UUID_ARRAY, Type::PG_LSN_ARRAY];
             work.call(GONE, &types, &[Some(&target), Some(&ids), Some(&places)])?;
         }
@@ -424,14 +357,8 @@ impl<'a> Table<'a, '_> {
             pending.value(column)
         });
         if unchanged.is_empty() && rows.iter().any(|pending| may_be_gone(pending)) {
-            let mut ids = Array::of_ids();
-            for pending in rows {
-                match may_be_gone(pending) {
-                    true => ids.push(Value::Text(&pending.at().id_after())),
-                    false => ids.push(Value::Null),
-                }
-            }
-            arrays.push(ids);
+            let id = |pending: &&Pending<'a>| may_be_gone(pending).then(|| pending.at().id_after());
+            arrays.push(Array::of_ids(rows.iter().map(id)));
         }
         let touched = match unchanged.is_empty() {
             true => call(work, arrays, |sent| plan.put(sent)),
@@ -452,9 +379,7 @@ impl<'a> Table<'a, '_> {
         let mut arrays = Array::of_columns(plan.sql_types(&columns), rows, |pending, number| {
             pending.at().after(plan.used[columns[number]].column)
         });
-        let mut ids = Array::of_ids();
-        rows.iter().for_each(|pending| ids.push(Value::Text(&pending.at().id_after())));
-        arrays.push(ids);
+        arrays.push(Array::of_ids(rows.iter().map(|pending| Some(pending.at().id_after()))));
         let counted = given(arrays, |sent, values| work.ask(&plan.missing(sent), sent, values))?;
         Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
     }
@@ -561,31 +486,4 @@ fn of_value(fault: Fault) -> Fault {
         }
         _ => fault,
     }
-}
-
-/// What a key is known by when its row is gone.
-pub fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> [u8; 16] {
-    let mut id = [0; 16];
-    id.copy_from_slice(&Sha256::digest(key(columns, value))[..16]);
-    id
-}
-
-/// One column is its own key; of several each has its length before it.
-fn key<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> Key<'a> {
-    if columns == 1
-        && let Value::Text(text) = value(0)
-    {
-        return Cow::Borrowed(text);
-    }
-    let mut key = Vec::new();
-    for column in 0..columns {
-        match value(column) {
-            Value::Text(text) => {
-                key.extend_from_slice(&(text.len() as u32).to_be_bytes());
-                key.extend_from_slice(text);
-            }
-            Value::Null | Value::Unchanged => key.extend_from_slice(&u32::MAX.to_be_bytes()),
-        }
-    }
-    Cow::Owned(key)
 }

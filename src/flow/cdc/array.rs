@@ -118,6 +118,7 @@ fn moment(text: &[u8], is_zoned: bool) -> Option<i64> {
 }
 
 /// The elements of a column.
+#[derive(Clone)]
 pub struct Array {
     form: Form,
     bytes: Vec<u8>,
@@ -132,9 +133,11 @@ impl Array {
         Array { form, bytes: vec![0; HEADER_BYTES], count: 0, has_null: false, is_odd: false }
     }
 
-    /// Ids are 16 bytes each.
-    pub fn of_ids() -> Array {
-        Array::new(Form::Id)
+    /// What keys are known by.
+    pub fn of_ids(ids: impl IntoIterator<Item = Option<[u8; 16]>>) -> Array {
+        let mut array = Array::new(Form::Id);
+        ids.into_iter().for_each(|id| array.push(id.as_ref().map_or(Value::Null, |id| Value::Text(id))));
+        array
     }
 
     /// Whatever these are, as texts.

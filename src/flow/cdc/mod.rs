@@ -12,6 +12,7 @@ mod lane;
 mod message;
 mod moves;
 mod naming;
+mod pending;
 mod plan;
 mod preview;
 mod rows;
@@ -29,7 +30,7 @@ use self::message::{Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, fill_extra,
 use self::naming::{Mask, Naming};
 use self::plan::Plans;
 pub use self::rows::CdcRows;
-use self::rows::{Act, Told};
+use self::rows::{Act, Told, place_of};
 use self::shape::{Additions, Content, Extra, Shape};
 use crate::config;
 use crate::decode::debezium::{
@@ -129,13 +130,14 @@ impl Cdc {
             rows.asides += 1;
             return Ok(());
         }
-        let change = match read(payload, schema.map(|schema| schema.is_enveloped))? {
+        let mut change = match read(payload, schema.map(|schema| schema.is_enveloped))? {
             Message::Change(change) => change,
             Message::Aside(_) => {
                 rows.asides += 1;
                 return Ok(());
             }
         };
+        change.lsn = change.lsn.map(|lsn| place_of(lsn, change.op == Op::Read));
         if rows.lane.is_enveloped != Some(change.origin.is_some()) {
             rows.lane.is_enveloped = Some(change.origin.is_some());
             self.known.note(&record.partition.topic, change.origin.is_some());
@@ -151,7 +153,15 @@ impl Cdc {
             return Ok(());
         }
         *forgot_at = Instant::now();
-        work.execute(FORGET, &[&(self.gone_keep.as_secs() as i64)]).map(drop)
+        let found = work.query(FORGET, &[&(self.gone_keep.as_secs() as i64)])?;
+        let [lacking, left]: [i64; 2] = [0, 1].map(|column| found[0].get(column));
+        if lacking > 0 {
+            log::warn!(flow = NAME, rows = lacking; "rows keep nulls for large values: what left their former keys never came");
+        }
+        if left > 0 {
+            log::warn!(flow = NAME, rows = left; "rows that left for other keys never came there; who comes yet lacks their large values");
+        }
+        Ok(())
     }
 
     /// Behind an envelope's deletion it says nothing new; where rows come by themselves it is the deletion.

@@ -4,15 +4,18 @@
 
 use std::collections::HashSet;
 
+use postgres::types::Type;
 use uuid::Uuid;
 
-use super::apply::{At, call, given, id};
+use super::apply::{call, given};
 use super::array::Array;
-use super::rows::{Told, Value, shown_lsn};
+use super::pending::{At, id};
+use super::rows::{Act, Told, Value, shown_lsn};
 use super::statement::Plan;
 use crate::fault::Fault;
 use crate::pg::Work;
 
+const ANY_LACKS: &str = "SELECT FROM sluicegate_cdc_lacks WHERE target = $1 LIMIT 1";
 const BEHIND: &str = include_str!("../../../sql/cdc/behind.sql");
 const FETCH: &str = include_str!("../../../sql/cdc/fetch.sql");
 const LACK: &str = include_str!("../../../sql/cdc/lack.sql");
@@ -45,15 +48,27 @@ struct Taker {
     columns: Vec<String>,
 }
 
-/// The rows of a table that lack values, by the ids of their keys.
+/// Rows of a table that may lack values, by the ids of their keys: of those that a group changes, and is given to know of.
 #[derive(Default)]
 pub struct Moves {
     lacking: HashSet<String>,
 }
 
 impl Moves {
-    pub fn look(&mut self, work: &mut Work<'_>, target: i32) -> Result<(), Fault> {
-        self.lacking = work.query(LACKING, &[&target])?.iter().map(|row| row.get(0)).collect();
+    /// Before a group's changes of the table. Almost always none of its rows lacks anything.
+    pub fn look(&mut self, work: &mut Work<'_>, target: i32, rows: &[At<'_>]) -> Result<(), Fault> {
+        if work.query(ANY_LACKS, &[&target])?.is_empty() {
+            return Ok(());
+        }
+        let of = |at: &At<'_>| {
+            let has_key = !at.shape().key.is_empty();
+            let before = (has_key && at.row.has_before()).then(|| at.id_before());
+            [before, (has_key && at.row.act == Act::Put).then(|| at.id_after())]
+        };
+        let ids = Array::of_ids(rows.iter().flat_map(of).filter(Option::is_some));
+        let (target, ids) = (target.to_be_bytes(), ids.finish());
+        let found = work.ask(LACKING, &[Type::INT4, Type::UUID_ARRAY], &[Some(&target), Some(&ids)])?;
+        self.lacking = found.iter().map(|row| row.get(0)).collect();
         Ok(())
     }
 
@@ -66,10 +81,11 @@ impl Moves {
         to: &Taker,
     ) -> Result<(), Fault> {
         let Taker { id, key, since, columns } = to;
-        match work.execute(PASS_ON, &[&target, &from, &stands_by, &lsn, id, key, since, columns])? {
-            0 => Ok(()),
-            _ => self.look(work, target),
+        let touched = work.execute(PASS_ON, &[&target, &from, &stands_by, &lsn, id, key, since, columns])?;
+        if touched > 0 && key.is_some() && !columns.is_empty() {
+            self.lacking.insert(id.clone());
         }
+        Ok(())
     }
 
     /// A row that is put has what it brings, and a new one lacks nothing that a former one did.
@@ -94,7 +110,7 @@ impl Moves {
         new: &dyn Fn(usize) -> Value<'a>,
     ) -> Result<(), Fault> {
         let (keys, lsn) = (at.shape().key.len(), place(at, plan));
-        let (old_id, new_id) = (shown_id(id(keys, |number| at.before(number))), shown_id(id(keys, new)));
+        let (old_id, new_id) = (shown_id(at.id_before()), shown_id(id(keys, new)));
         let mut arrays = Array::of_columns(plan.sql_types(&plan.key), &[at], |at, number| at.before(number));
         arrays.extend(plan.lsn.map(|_| Array::of_places([at.row.lsn].into_iter())));
         let found = given(arrays, |sent, values| work.ask(&plan.leave(sent), sent, values))?;
@@ -123,7 +139,7 @@ impl Moves {
     /// The row comes from another key: with what it lacks, or without that for now. False: it is a change like any other.
     pub fn arrive(&mut self, work: &mut Work<'_>, plan: &Plan, at: &At<'_>) -> Result<bool, Fault> {
         let (target, lsn, is_whole) = (plan.target, place(at, plan), at.unchanged().is_empty());
-        let old_id = shown_id(id(at.shape().key.len(), |number| at.before(number)));
+        let old_id = shown_id(at.id_before());
         let (mut left_at, mut fetched) = (lsn.as_str(), work.query(FETCH, &[&target, &old_id, &lsn])?);
         if fetched.is_empty() && lsn != NOWHERE {
             // It left by a tombstone, which has no place.
@@ -135,9 +151,9 @@ impl Moves {
             if is_whole || lsn == NOWHERE {
                 return Ok(false);
             }
-            let found = work.query(BEHIND, &[&target, &old_id, &lsn])?;
-            let (has_left, is_over): (bool, bool) = (found[0].get(0), found[0].get(1));
-            if has_left {
+            let (has_left, is_over) = behind(work, target, &old_id, &lsn)?;
+            // It came long ago, and from where is forgotten: what it leaves out it has.
+            if has_left || !is_over && came(work, plan, at)? {
                 return Ok(false);
             }
             if is_over || !put(work, plan, at, None)? {
@@ -152,8 +168,8 @@ impl Moves {
         let (left, lacks): (_, bool) = (Left { names: row.get(0), texts: row.get(1) }, row.get(2));
         let mut is_put = false;
         if !is_whole {
-            let found = work.query(BEHIND, &[&target, &old_id, &lsn])?;
-            is_put = !found[0].get::<_, bool>(1) && put(work, plan, at, Some(&left))?;
+            let (_, is_over) = behind(work, target, &old_id, &lsn)?;
+            is_put = !is_over && put(work, plan, at, Some(&left))?;
             work.count("stale", u64::from(!is_put));
         }
         if lacks {
@@ -186,6 +202,21 @@ fn taker(at: &At<'_>, lsn: &str) -> Taker {
     }
 }
 
+/// Whether the row of a former key has left, and whether the table was emptied since.
+fn behind(work: &mut Work<'_>, target: i32, old_id: &str, lsn: &str) -> Result<(bool, bool), Fault> {
+    let found = work.query(BEHIND, &[&target, &old_id, &lsn])?;
+    Ok((found[0].get(0), found[0].get(1)))
+}
+
+/// Whether the row is there by this very change, or by a later one.
+fn came(work: &mut Work<'_>, plan: &Plan, at: &At<'_>) -> Result<bool, Fault> {
+    let mut arrays =
+        Array::of_columns(plan.sql_types(&plan.key), &[at], |at, number| at.after(plan.used[plan.key[number]].column));
+    arrays.push(Array::of_places([at.row.lsn].into_iter()));
+    let found = given(arrays, |sent, values| work.ask(&plan.came(sent), sent, values))?;
+    Ok(!found.is_empty())
+}
+
 /// False where it is older than what is there.
 fn put(work: &mut Work<'_>, plan: &Plan, at: &At<'_>, left: Option<&Left>) -> Result<bool, Fault> {
     let value = |column: usize, name: &str| match at.after(column) {
@@ -195,9 +226,7 @@ fn put(work: &mut Work<'_>, plan: &Plan, at: &At<'_>, left: Option<&Left>) -> Re
     let mut arrays: Vec<Array> =
         plan.used.iter().map(|used| Array::of_texts([value(used.column, &used.name)])).collect();
     if plan.lsn.is_some() {
-        let mut ids = Array::of_ids();
-        ids.push(Value::Text(&at.id_after()));
-        arrays.push(ids);
+        arrays.push(Array::of_ids([Some(at.id_after())]));
     }
     Ok(call(work, arrays, |sent| plan.put(sent))? > 0)
 }

@@ -375,6 +375,7 @@ pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault>
         key,
         lsn: find(&|content| matches!(content, Content::Extra(Extra::Lsn))),
         deleted: find(&|content| matches!(content, Content::Deleted)),
+        is_replay: false,
         used,
     })
 }

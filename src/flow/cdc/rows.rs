@@ -66,12 +66,23 @@ pub struct Row {
     after: Option<u32>,
 }
 
+/// Where a row is in the log that was read there, or a change. What PostgreSQL logs begins at multiples of eight: the last
+/// bit says that it is a snapshot's, at whose place changes with former ones may still have been open.
+pub fn place_of(lsn: i64, is_read: bool) -> i64 {
+    if is_read { lsn | 1 } else { lsn & !1 }
+}
+
 /// As PostgreSQL writes one.
 pub fn shown_lsn(lsn: i64) -> String {
     format!("{:X}/{:X}", lsn as u64 >> 32, lsn as u32)
 }
 
 impl Row {
+    /// Whether a snapshot has read it, at a known place.
+    pub fn is_read(&self) -> bool {
+        self.lsn.is_some_and(|lsn| lsn == place_of(lsn, true))
+    }
+
     pub fn has_before(&self) -> bool {
         self.before.is_some()
     }

@@ -6,7 +6,7 @@ use postgres::types::Type;
 use super::naming::quoted;
 
 /// A column that is written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Used {
     /// Which of the shape's it is.
     pub column: usize,
@@ -24,7 +24,7 @@ pub enum Image {
     Delete,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     pub table: String,
     /// Its number among those that are followed.
@@ -37,6 +37,8 @@ pub struct Plan {
     /// Where the place in the source's log is kept beside each row.
     pub lsn: Option<usize>,
     pub deleted: Option<usize>,
+    /// Whether it is for letters that are replayed.
+    pub is_replay: bool,
 }
 
 impl Plan {
@@ -77,12 +79,17 @@ impl Plan {
         parts.collect::<Vec<_>>().join(" AND ")
     }
 
-    /// What keeps an older change from a newer row.
+    /// What keeps an older change from a newer row. One that a snapshot has read takes all changes: those with places before
+    /// it, which were not committed when it was read. Not where letters are replayed, which may be older than that.
     fn guard(&self, given: &str) -> String {
-        match self.lsn {
-            Some(at) => format!("({given} IS NULL OR t.{0} IS NULL OR t.{0} <= {given})", self.name(at)),
-            None => "true".to_owned(),
-        }
+        let Some(at) = self.lsn else { return "true".to_owned() };
+        let there = format!("t.{}", self.name(at));
+        let is_read = |place: &str| format!("({place} - '0/0'::pg_lsn) % 2 = 1");
+        let was_open = match self.is_replay {
+            true => String::new(),
+            false => format!(" OR {} AND NOT {}", is_read(&there), is_read(given)),
+        };
+        format!("({given} IS NULL OR {there} IS NULL OR {there} <= {given}{was_open})")
     }
 
     /// Whether the key, whose id is this parameter, is known to be gone since. Asked of each row for itself: a join would read
@@ -183,6 +190,14 @@ impl Plan {
             names = keys + 4,
             texts = keys + 5,
         )
+    }
+
+    /// One row for each of these that is there by its change or a later one: parameters are `place`.
+    pub fn came(&self, sent: &[Type]) -> String {
+        let columns = self.place();
+        let came = self.lsn.map(|lsn| format!("t.{} >= {}", self.name(lsn), self.value(&columns, self.key.len())));
+        let came = came.as_deref().unwrap_or("false");
+        format!("SELECT FROM {} AS t, {} WHERE {} AND {came}", self.table, from(sent), self.is_row(&columns))
     }
 
     /// How many of these rows are neither there nor known to be gone: parameters are `place`, and the ids of the keys.

@@ -1,0 +1,115 @@
+//! A change as it stands in its batch, its key, and what becomes of a key until its table is written to.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::rows::{CdcRows, Row, Value};
+use super::shape::Shape;
+
+/// A row of some batch.
+#[derive(Clone, Copy)]
+pub struct At<'a> {
+    pub rows: &'a CdcRows,
+    pub row: &'a Row,
+}
+
+impl<'a> At<'a> {
+    pub fn shape(&self) -> &'a Arc<Shape> {
+        self.rows.shape(self.row)
+    }
+
+    pub fn before(&self, number: usize) -> Value<'a> {
+        self.rows.before(self.row, number).unwrap_or(Value::Null)
+    }
+
+    pub fn after(&self, number: usize) -> Value<'a> {
+        self.rows.after(self.row, number).unwrap_or(Value::Null)
+    }
+
+    /// Of its values.
+    pub fn bytes(&self) -> usize {
+        self.rows.row_bytes(self.row)
+    }
+
+    /// Which columns the connector does not know.
+    pub fn unchanged(&self) -> Vec<usize> {
+        (0..self.shape().columns.len()).filter(|column| self.after(*column) == Value::Unchanged).collect()
+    }
+
+    /// What the key that it had is known by.
+    pub fn id_before(&self) -> [u8; 16] {
+        id(self.shape().key.len(), |number| self.before(number))
+    }
+
+    /// What the key that it is to have is known by.
+    pub fn id_after(&self) -> [u8; 16] {
+        let key = &self.shape().key;
+        id(key.len(), |number| self.after(key[number]))
+    }
+}
+
+/// What becomes of a key.
+pub enum Pending<'a> {
+    Put {
+        at: At<'a>,
+        /// Values of all columns, where some are those of an earlier change.
+        joined: Option<Vec<Value<'a>>>,
+        unchanged: Vec<usize>,
+    },
+    Delete(At<'a>),
+}
+
+impl<'a> Pending<'a> {
+    pub fn at(&self) -> &At<'a> {
+        match self {
+            Pending::Put { at, .. } | Pending::Delete(at) => at,
+        }
+    }
+
+    /// Of a row that is put.
+    pub fn value(&self, column: usize) -> Value<'a> {
+        match self {
+            Pending::Put { joined: Some(values), .. } => values[column],
+            Pending::Put { at, .. } | Pending::Delete(at) => at.after(column),
+        }
+    }
+
+    /// Of the values that are written.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Pending::Put { joined: Some(values), .. } => values.iter().map(Value::bytes).sum(),
+            Pending::Put { at, .. } | Pending::Delete(at) => at.bytes(),
+        }
+    }
+}
+
+pub type Key<'a> = Cow<'a, [u8]>;
+
+/// What a key is known by when its row is gone.
+pub fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&Sha256::digest(key(columns, value))[..16]);
+    id
+}
+
+/// One column is its own key; of several each has its length before it.
+pub fn key<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> Key<'a> {
+    if columns == 1
+        && let Value::Text(text) = value(0)
+    {
+        return Cow::Borrowed(text);
+    }
+    let mut key = Vec::new();
+    for column in 0..columns {
+        match value(column) {
+            Value::Text(text) => {
+                key.extend_from_slice(&(text.len() as u32).to_be_bytes());
+                key.extend_from_slice(text);
+            }
+            Value::Null | Value::Unchanged => key.extend_from_slice(&u32::MAX.to_be_bytes()),
+        }
+    }
+    Cow::Owned(key)
+}
