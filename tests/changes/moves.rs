@@ -102,6 +102,13 @@ fn a_row_that_leaves_again_takes_along_what_it_still_lacks() {
     for order in orders {
         assert_eq!(ends(&order), are(&["3|8|large"]));
     }
+    // In one transaction, in which what it lacks is set as well.
+    let mut target = Target::new(&[]);
+    let (topic, set) = (things().topic(), put("u", 3, 9, "set", 50));
+    target.apply(&topic, 0, &[put("c", 99, 0, "another", 1), comes]);
+    target.apply(&topic, 0, &[leaves_again, comes_again, set]);
+    target.apply(&topic, 1, &[first, leaves]);
+    assert_eq!((target.rows(THINGS), target.codes()), (vec!["3|9|set".to_owned(), "99|0|another".to_owned()], vec![]));
 }
 
 #[test]
