@@ -118,7 +118,7 @@ impl Run<'_> {
             if !wait.is_zero() {
                 std::thread::park_timeout(wait);
                 progress(at(&producer, sent));
-                self.look(&mut producer, &mut waiting)?;
+                self.look(&mut producer, &mut waiting);
                 continue;
             }
             let record = waiting.pop_front().unwrap_or_else(|| Arc::new(self.make(&*sample, sent, partitions)));
@@ -129,7 +129,7 @@ impl Run<'_> {
             if !producer.send_numbered(&record, &mut may_wait)? {
                 waiting.push_front(record);
                 std::thread::park_timeout(LOOK_EVERY);
-                self.look(&mut producer, &mut waiting)?;
+                self.look(&mut producer, &mut waiting);
                 continue;
             }
             if record.number == sent {
@@ -140,6 +140,12 @@ impl Run<'_> {
             }
         }
         progress(at(&producer, sent));
+        // What an order to stop finds waiting is still tried.
+        for record in &waiting {
+            if !producer.send_numbered(record, &mut || false)? {
+                break;
+            }
+        }
         let (done, fault) = match self.stop {
             Some(stop) if stop.asked() => producer.finish_within(stop.left()),
             _ => producer.finish(),
@@ -162,14 +168,11 @@ impl Run<'_> {
     }
 
     /// Whether another client has taken the place of the producer's own: then what that one owes is sent again.
-    fn look(&self, producer: &mut Producer, waiting: &mut VecDeque<Arc<Numbered>>) -> Result<(), Fault> {
-        if self.stop.is_some()
-            && let Some(unanswered) = producer.renewed().map_err(Fault::Stop)?
-        {
+    fn look(&self, producer: &mut Producer, waiting: &mut VecDeque<Arc<Numbered>>) {
+        if self.stop.is_some() {
             // All of these come before what waits already.
-            unanswered.into_iter().rev().for_each(|record| waiting.push_front(record));
+            producer.renewed().into_iter().flatten().rev().for_each(|record| waiting.push_front(record));
         }
-        Ok(())
     }
 }
 

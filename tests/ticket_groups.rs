@@ -415,6 +415,27 @@ fn where_an_order_cannot_stand_its_newest_ticket_is_refused_and_no_other_key_min
 }
 
 #[test]
+fn an_order_whose_row_takes_nothing_is_through_with_in_a_few_rounds() {
+    let mut desk = Desk::new("never", &[]);
+    let sql = "ALTER TABLE tickets DROP CONSTRAINT tickets_sequence_check;
+        CREATE SEQUENCE rounds;
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM nextval(''rounds''); RAISE check_violation; END';
+        CREATE TRIGGER refuse BEFORE INSERT ON ticket_orders FOR EACH ROW WHEN (NEW.order_id = 'a') EXECUTE FUNCTION refuse()";
+    connect(&desk.url).batch_execute(sql).expect("a rule of one's own");
+    let mut tickets: Vec<_> = (1..=1_000).map(|sequence| ("a", sequence, "x")).collect();
+    tickets.push(("b", 1, "x"));
+    desk.take(&tickets);
+    assert_eq!((desk.written(), desk.held()), (vec!["b1".to_owned()], vec!["a t/0/0 pg.23514".to_owned()]));
+    assert_eq!((desk.open().len(), desk.parked()), (1, 999));
+    assert!(desk.number("SELECT last_value FROM rounds") < 50, "its tickets were tried one by one");
+    connect(&desk.url).batch_execute("DROP TRIGGER refuse ON ticket_orders").expect("put right");
+    assert_eq!(desk.replay(desk.open()[0].0), Fate::Replayed);
+    assert_eq!((desk.written().len(), desk.out_of_order().len()), (1_001, 0));
+    assert!(desk.is_clear());
+}
+
+#[test]
 fn a_key_that_cannot_go_on_keeps_no_other_from_it() {
     let mut desk = Desk::new("onward", &[]);
     let keys = ["a", "b", "c"];

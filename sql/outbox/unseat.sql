@@ -1,5 +1,5 @@
 -- Ends the session that may publish for a flow where it has said nothing for so many seconds: its instance is frozen, or cut
--- off. A statement that runs is no silence, but for one whose answer nobody takes. Sessions of other roles are not seen.
+-- off. A statement that runs is no silence, but for one that waits for its client. Sessions of other roles are not seen.
 -- Ending stands in the list: among the conditions it could be asked before the others.
 SELECT pg_terminate_backend(pid)
 FROM pg_locks JOIN pg_stat_activity USING (pid)
@@ -7,5 +7,5 @@ WHERE locktype = 'advisory' AND objsubid = 2 AND granted
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND classid::bigint = hashtext('sluicegate outbox')::bigint & 4294967295
   AND objid::bigint = hashtext($1)::bigint & 4294967295
-  AND (state <> 'active' OR wait_event = 'ClientWrite')
+  AND (state <> 'active' OR wait_event IN ('ClientRead', 'ClientWrite'))
   AND state_change < clock_timestamp() - $2::float8 * interval '1 second'

@@ -2,6 +2,7 @@
 //! letters, ledger moved, commit. No flow can forget a step of it. A COMMIT whose answer was lost is settled
 //! by the next attempt, which finds its batches applied.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,11 +43,23 @@ pub(super) struct Found<'b, R: Rows> {
     pub refused: Vec<Refused>,
     /// Rows of batches that pass together, one such part after the other.
     passed: Vec<(&'b Batch<R>, Vec<usize>)>,
+    /// They do so only if deferred constraints are asked behind each part.
+    asks: bool,
 }
 
 impl<R: Rows> Found<'_, R> {
     pub fn is_nothing(&self) -> bool {
         self.refused.iter().all(Vec::is_empty)
+    }
+
+    /// Whether the rows of each batch pass in the order in which they were read.
+    fn is_in_order(&self) -> bool {
+        let mut behind: HashMap<*const Batch<R>, usize> = HashMap::new();
+        self.passed.iter().all(|(batch, rows)| {
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return true };
+            let before = behind.insert(std::ptr::from_ref(*batch), *last);
+            before.is_none_or(|before| before < *first)
+        })
     }
 }
 
@@ -149,13 +162,14 @@ impl<F: Flow> Apply<F> {
         batches: &[&'b Batch<F::Rows>],
     ) -> Result<Found<'b, F::Rows>, Fault> {
         // What a deferred constraint minds may be right by the end. It is asked only where nothing else is wrong.
-        match self.search(work.begin()?, batches, false) {
-            Ok(found) if found.is_nothing() => {}
+        let unasked = match self.search(work.begin()?, batches, false) {
+            Ok(found) if found.is_nothing() => Some(found),
             // A table whose rows such a constraint still waits for cannot be changed for the rows behind them.
-            Err(fault) if fault.cause().code == OBJECT_IN_USE => {}
+            Err(fault) if fault.cause().code == OBJECT_IN_USE => None,
             found => return found,
-        }
-        self.search(work, batches, true)
+        };
+        let asked = self.search(work, batches, true)?;
+        Ok(unasked.filter(|_| asked.is_nothing()).unwrap_or(asked))
     }
 
     /// `asks`: what a deferred constraint would only say at COMMIT, it has to say of each part. What it minds is tried once
@@ -192,7 +206,7 @@ impl<F: Flow> Apply<F> {
                 let offset = |(batch, refused): (&&Batch<F::Rows>, Vec<(usize, Cause)>)| {
                     refused.into_iter().map(|(row, cause)| (batch.offsets[row], cause)).collect()
                 };
-                return Ok(Found { refused: batches.iter().zip(left).map(offset).collect(), passed });
+                return Ok(Found { refused: batches.iter().zip(left).map(offset).collect(), passed, asks });
             }
             suspects = left.iter().map(|refused| refused.iter().map(|(row, _)| *row).collect()).collect();
         }
@@ -207,12 +221,17 @@ impl<F: Flow> Apply<F> {
         let found = self.find_refused(session.begin()?, &all)?;
         if found.is_nothing() {
             // Each row passes, yet not all of them together: not a row's fault that could be named. They are written in
-            // the parts in which they passed, as where two of them change places in an index.
+            // the parts in which they passed, as where two of them change places in an index; but never out of their order.
+            if !found.is_in_order() {
+                return Err(Fault::Retry(rejection));
+            }
             let in_parts = |apply: &Self, work: &mut Work<'_>, due: &[&Batch<F::Rows>]| {
                 let is_due = |batch: &Batch<F::Rows>| due.iter().any(|due| std::ptr::eq(*due, batch));
                 for (batch, rows) in found.passed.iter().filter(|(batch, _)| is_due(batch)) {
                     apply.write_part(work, batch, rows)?;
-                    work.run(ASK)?;
+                    if found.asks {
+                        work.run(ASK)?;
+                    }
                 }
                 Ok(())
             };

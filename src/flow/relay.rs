@@ -74,6 +74,7 @@ impl<'a> Lot<'a> {
     }
 
     fn publish(&mut self, row: usize, message: &Message<'_>) {
+        self.say();
         while self.fault.is_none() {
             let tell = self.tell.clone();
             // Nobody listens any more where an answer took too long.

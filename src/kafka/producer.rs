@@ -83,6 +83,8 @@ struct UnderWay {
     /// By number, with the moment that it was handed over.
     records: BTreeMap<u64, (Instant, Arc<Numbered>)>,
     heard: Option<Instant>,
+    /// The client has given up on one although nothing is wrong with it.
+    is_broken: bool,
     /// How many clients it had before this one.
     renewals: u64,
 }
@@ -120,11 +122,14 @@ impl ProducerContext for Hearing {
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         if let Some(client) = self.client {
-            // What a client gives back unsent has no answer: another one is going to send it.
-            let is_given_back = matches!(result, Err((error, _)) if matches!(error.rdkafka_error_code(),
-                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)));
+            let code = result.as_ref().err().and_then(|(error, _)| error.rdkafka_error_code());
             let mut under_way = self.deliveries.under_way();
-            if is_given_back || under_way.renewals != client {
+            if under_way.renewals != client {
+                return;
+            }
+            // What a client gives back has no answer: another one is going to send it.
+            if code.is_some_and(is_given_back) {
+                under_way.is_broken |= code.is_some_and(is_lost_count);
                 return;
             }
             under_way.records.remove(&(number as u64));
@@ -143,6 +148,24 @@ impl ProducerContext for Hearing {
 }
 
 type Client = ThreadedProducer<Hearing>;
+
+/// Whether a client says nothing of the record with this, only of itself.
+fn is_given_back(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) || is_lost_count(code)
+}
+
+/// Whether client and broker have counted differently, as they do where the broker has lost the end of its log.
+fn is_lost_count(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::Fatal
+            | Code::OutOfOrderSequenceNumber
+            | Code::UnknownProducerId
+            | Code::InvalidProducerEpoch
+            | Code::InvalidProducerIdMapping
+    )
+}
 
 /// Whether a client has found the way to a broker.
 pub(super) fn is_answered<C: ProducerContext>(client: &ThreadedProducer<C>) -> bool {
@@ -200,27 +223,33 @@ impl Producer {
     }
 
     /// Where its client is broken for good, or has lost all its brokers while another one finds them, that one takes its
-    /// place: all records that have no answer, which are to be sent again, in their order. Never waits.
-    pub fn renewed(&mut self) -> Result<Option<Vec<Arc<Numbered>>>, Cause> {
-        if self.client.client().fatal_error().is_some() && self.made.elapsed() >= RENEW_PAUSE {
-            let fresh = client(&self.config, &self.deliveries, Some(self.deliveries.under_way().renewals + 1))?;
-            return Ok(Some(self.replace(fresh, "was broken for good")));
+    /// place: all records that have no answer, which are to be sent again, in their order. Waits for no broker; where there
+    /// are such records, for the former client to let go of them.
+    pub fn renewed(&mut self) -> Option<Vec<Arc<Numbered>>> {
+        let is_broken = self.client.client().fatal_error().is_some() || self.deliveries.under_way().is_broken;
+        if is_broken && self.made.elapsed() >= RENEW_PAUSE {
+            let renewals = self.deliveries.under_way().renewals + 1;
+            self.made = Instant::now();
+            match client(&self.config, &self.deliveries, Some(renewals)) {
+                Ok(fresh) => return Some(self.replace(fresh, "was broken for good")),
+                Err(cause) => log::error!("kafka producer: {cause}"),
+            }
         }
         if !self.is_silent() {
             self.asking = None;
-            return Ok(None);
+            return None;
         }
         let Some(asking) = &self.asking else {
             self.asking = Some(self.ask());
-            return Ok(None);
+            return None;
         };
         match asking.try_recv() {
-            Ok(Some(fresh)) => Ok(Some(self.replace(fresh, "had lost its way to the brokers"))),
-            Err(TryRecvError::Empty) => Ok(None),
+            Ok(Some(fresh)) => Some(self.replace(fresh, "had lost its way to the brokers")),
+            Err(TryRecvError::Empty) => None,
             // The brokers are away: no client would do any better.
             Ok(None) | Err(TryRecvError::Disconnected) => {
                 self.asking = None;
-                Ok(None)
+                None
             }
         }
     }
@@ -259,6 +288,7 @@ impl Producer {
         (self.made, self.asking) = (Instant::now(), None);
         let mut under_way = self.deliveries.under_way();
         under_way.renewals += 1;
+        under_way.is_broken = false;
         std::mem::take(&mut under_way.records).into_values().map(|(_, record)| record).collect()
     }
 
@@ -429,18 +459,18 @@ mod tests {
         first.broker_down(1).unwrap();
         send(&producer, records(50..80));
         // Not silent for long: its own client has to find the way.
-        assert_eq!(producer.renewed().unwrap(), None);
+        assert_eq!(producer.renewed(), None);
         assert!(producer.asking.is_none());
         // Another one is not answered either.
         pretend_silence(&producer);
-        assert_eq!(producer.renewed().unwrap(), None);
-        wait("an answer of both", || producer.renewed().unwrap().is_none() && producer.asking.is_none());
+        assert_eq!(producer.renewed(), None);
+        wait("an answer of both", || producer.renewed().is_none() && producer.asking.is_none());
         // The broker is there, at an address that only a new client looks up.
         producer.config.set("bootstrap.servers", second.bootstrap_servers());
         pretend_silence(&producer);
         let mut again = None;
         wait("another client", || {
-            again = producer.renewed().unwrap();
+            again = producer.renewed();
             again.is_some()
         });
         assert_eq!(again, Some(records(50..80)));
@@ -460,30 +490,39 @@ mod tests {
         let mut producer = Producer::lasting(&cluster.bootstrap_servers(), &BTreeMap::new(), "t").unwrap();
         send(&producer, records(0..5));
         pretend_silence(&producer);
-        assert_eq!(producer.renewed().unwrap(), None);
+        assert_eq!(producer.renewed(), None);
         assert!(producer.asking.is_some());
-        wait("an answer", || producer.renewed().unwrap().is_none() && producer.asking.is_none());
+        wait("an answer", || producer.renewed().is_none() && producer.asking.is_none());
         cluster.clear_request_errors(RDKafkaApiKey::Produce);
         wait("5 to be there", || producer.answered() == 5);
     }
 
+    /// What is under way when it breaks is not refused, and is sent again as well.
     #[test]
     fn a_client_that_is_broken_for_good_is_replaced() {
-        let cluster = cluster();
-        cluster.request_errors(
-            RDKafkaApiKey::InitProducerId,
-            &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED],
-        );
-        let mut producer = Producer::lasting(&cluster.bootstrap_servers(), &BTreeMap::new(), "t").unwrap();
-        send(&producer, records(0..5));
-        let mut again = None;
-        wait("another client", || {
-            again = producer.renewed().unwrap();
-            again.is_some()
-        });
-        assert_eq!(again, Some(records(0..5)));
-        send(&producer, again.unwrap());
-        wait("5 to be there", || producer.answered() == 5);
-        assert_eq!(producer.delivered(), (5, 0));
+        use RDKafkaRespErr as Answer;
+        for (api, answer) in [
+            (RDKafkaApiKey::InitProducerId, Answer::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED),
+            (RDKafkaApiKey::Produce, Answer::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER),
+        ] {
+            let cluster = cluster();
+            cluster.request_errors(api, &[answer]);
+            let mut producer = Producer::lasting(&cluster.bootstrap_servers(), &BTreeMap::new(), "t").unwrap();
+            // All of one partition: one request.
+            for number in 0..5 {
+                let record = Numbered { number, partition: Some(0), payload: b"payload".into(), ..Numbered::default() };
+                assert!(producer.send_numbered(&Arc::new(record), &mut || false).unwrap());
+            }
+            let mut again = None;
+            wait("another client", || {
+                again = producer.renewed();
+                again.is_some()
+            });
+            let again = again.unwrap();
+            assert_eq!(again.iter().map(|record| record.number).collect::<Vec<_>>(), [0, 1, 2, 3, 4], "{answer:?}");
+            send(&producer, again);
+            wait("5 to be there", || producer.answered() == 5);
+            assert_eq!(producer.delivered(), (5, 0), "{answer:?}");
+        }
     }
 }

@@ -159,3 +159,31 @@ fn a_table_that_grows_is_written_in_the_parts_that_pass() {
     );
     assert!(target.codes().is_empty());
 }
+
+/// Where no place keeps an older change from a newer row, their order is all that does.
+#[test]
+fn what_passes_only_in_parts_is_written_in_its_order() {
+    let fields = [("id", plain("int32")), ("pos", plain("string")), ("parent", plain("int32"))];
+    let (children, parents) =
+        (Table::new("children", &["id"], &fields), Table::new("parents", &["id"], &[("id", plain("int32"))]));
+    let child = |id: i32, pos: &str, parent: i32| {
+        children.event("u", Value::Null, json!({"id": id, "pos": pos, "parent": parent}), 10)
+    };
+    let mut target = Target::new(&[("extra_columns", "op=__op")]);
+    target
+        .client
+        .batch_execute(
+            "CREATE TABLE parents (id int PRIMARY KEY, __op text);
+            CREATE TABLE children (id int PRIMARY KEY, pos text UNIQUE, parent int REFERENCES parents DEFERRABLE, __op text);
+            INSERT INTO parents VALUES (1);
+            INSERT INTO children VALUES (1, 'a', 1), (2, 'b', 1), (3, 'c', 1)",
+        )
+        .unwrap();
+    // The first one waits for a parent behind it, which comes; by then it is not the newest any more.
+    let first = [child(3, "c", 5), child(3, "c", 1), child(1, "t", 1), child(2, "a", 1), child(1, "b", 1)];
+    let second = [parents.event("c", Value::Null, json!({"id": 5}), 20)];
+    target.apply_all(&[(&children.topic(), 0, &first), (&parents.topic(), 0, &second)]);
+    assert_eq!(target.rows("SELECT id, pos, parent FROM children ORDER BY id"), ["1|b|1", "2|a|1", "3|c|1"]);
+    assert_eq!(target.rows("SELECT id FROM parents ORDER BY id"), ["1", "5"]);
+    assert!(target.codes().is_empty());
+}

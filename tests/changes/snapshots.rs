@@ -79,3 +79,16 @@ fn the_last_snapshot_wins_over_what_came_before_it_and_over_letters() {
     target.apply(&topic, 0, &[event("u", 1, "changed", "large", 560), event("r", 1, "read", "large", 480)]);
     assert_eq!(target.rows(ROWS), ["1|changed|large"]);
 }
+
+#[test]
+fn a_row_that_was_read_and_what_was_open_then_are_one_row_if_their_letters_are_replayed_together() {
+    let mut target = Target::new(&[]);
+    let topic = rows().topic();
+    target.apply(&topic, 0, &[event("r", 1, "read", "large", 480)]);
+    target.client.batch_execute("ALTER TABLE public.rows ADD CHECK (id <> 2)").unwrap();
+    target.apply(&topic, 0, &[event("r", 2, "read", "large", 480), event("u", 2, "open then", "large", 400)]);
+    assert_eq!(target.codes(), ["pg.23514", "pg.23514"]);
+    target.client.batch_execute("ALTER TABLE public.rows DROP CONSTRAINT rows_id_check").unwrap();
+    target.replay();
+    assert_eq!(target.rows(ROWS), ["1|read|large", "2|open then|large"]);
+}

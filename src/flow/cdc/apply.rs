@@ -261,10 +261,11 @@ impl<'a> Table<'a, '_> {
         self.delete(work, &[at])
     }
 
-    /// Two partitions may bring changes of one key, in any order. As `Plan::guard` has it.
+    /// Two partitions may bring changes of one key, in any order. As `Plan::guard` has it; of letters that are replayed
+    /// together the order is known too.
     fn is_older(&self, key: &Key<'a>, at: &At<'a>) -> bool {
         let Some(pending) = self.pending.get(key).map(|number| self.order[*number].at().row) else { return false };
-        let was_open = !self.is_replay && pending.is_read() && !at.row.is_read();
+        let was_open = pending.is_read() && !at.row.is_read();
         at.row.lsn.is_some() && at.row.lsn < pending.lsn && !was_open
     }
 

@@ -31,6 +31,7 @@ use crate::config;
 use crate::config::handlers::Path;
 use crate::engine::{Batch, Letter};
 use crate::fault::{Cause, Fault};
+use crate::flow::apply::ASK;
 use crate::flow::packed::Unpacked;
 use crate::flow::{Flow, Sample, json_schema};
 use crate::outlet::Message;
@@ -289,7 +290,7 @@ impl Events {
         }
         match has_written {
             // What a deferred constraint would only say at COMMIT, it has to say here.
-            true => work.run("SET CONSTRAINTS ALL IMMEDIATE"),
+            true => work.run(ASK),
             false => Ok(()),
         }
     }

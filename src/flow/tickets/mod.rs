@@ -28,6 +28,7 @@ use crate::config;
 use crate::decode::schema::JsonSchema;
 use crate::engine::Batch;
 use crate::fault::{Cause, Fault};
+use crate::flow::apply::ASK;
 use crate::flow::field::{self as fields, Amount, Flaw};
 use crate::flow::{Flow, json_schema};
 use crate::pg::copy::field;
@@ -177,7 +178,7 @@ impl Tickets {
     /// Copies what is to be written, and moves the orders of that. What PostgreSQL refuses may change what becomes of others
     /// of its key: then all of it is done again with that known.
     fn write_all<'g>(&self, work: &mut Work<'_>, group: &'g Group<'_>, books: &Books) -> Result<Plan<'g>, Fault> {
-        let mut refused = HashMap::new();
+        let (mut refused, mut rounds) = (HashMap::new(), HashMap::new());
         loop {
             let mut plan = Plan::new(group, books, self.policy, &refused);
             let mut written = plan.written();
@@ -187,7 +188,7 @@ impl Tickets {
                 attempt: &mut |work, items| {
                     work.copy(&self.sql.copy, group.pieces(&written[items]).into_iter())?;
                     // What a deferred constraint would only say at COMMIT, it has to say here.
-                    work.run("SET CONSTRAINTS ALL IMMEDIATE")
+                    work.run(ASK)
                 },
                 is_theirs: &|fault| matches!(fault, Fault::Reject(_)),
                 found: &mut |item, fault| drop(found.insert(written[item], fault.into_cause())),
@@ -201,12 +202,18 @@ impl Tickets {
                     continue;
                 }
             }
-            // The newest of an order is what its row is about.
             let stuck = self.move_orders(&mut inner, group, &plan)?;
             if stuck.is_empty() {
                 return inner.commit().map(|()| plan);
             }
-            refused.extend(stuck);
+            for (newest, cause) in stuck {
+                // The newest of an order is what its row is about. Where the one before it does no better it is two, then
+                // four: an order that is refused whatever its row says is through with in a few rounds.
+                let key = group.key(newest);
+                let round = rounds.entry(key).and_modify(|round| *round += 1).or_insert(0);
+                let of_order = written.iter().rev().filter(|index| group.key(**index) == key);
+                refused.extend(of_order.take(1 << *round).map(|index| (*index, cause.clone())));
+            }
         }
     }
 
@@ -255,7 +262,7 @@ impl Tickets {
             }
         }
         // What a deferred constraint of somebody's own would only say at COMMIT, it has to say here.
-        work.run("SET CONSTRAINTS ALL IMMEDIATE")
+        work.run(ASK)
     }
 
     /// Nobody waits for what was dropped, nor for what is missing before it. Gives where the orders stand that this is about,

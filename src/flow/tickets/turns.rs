@@ -6,7 +6,7 @@
 //! the next head in it. How many follow in one transaction is bounded; a key with more goes on in others, and what comes of
 //! it is parked until then. One that cannot go on keeps no other from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::group::{Group, Parked};
 use super::plan::{GAP, Plan, is_gap};
@@ -51,7 +51,7 @@ impl Turns {
 impl Tickets {
     /// As many as may in one transaction.
     pub fn follow(&self, work: &mut Work<'_>, mut turns: Turns) -> Result<(), Fault> {
-        let (mut pages, mut is_done) = (0, false);
+        let mut pages = 0;
         while !turns.freed.is_empty() {
             if pages == PAGES_MAX {
                 let following = Head::following();
@@ -71,14 +71,21 @@ impl Tickets {
             }
             self.take_turns(work, &rows, &mut turns)?;
         }
-        while !turns.gapped.is_empty() && !is_done && pages < PAGES_MAX {
+        while !turns.gapped.is_empty() && pages < PAGES_MAX {
             pages += 1;
             let rows = held::next(work, NAME, &turns.gapped)?;
-            // Where none of them is a ticket any more by the rules of today, none of them fills anything.
-            is_done = rows.is_empty() || !self.take_turns(work, &rows, &mut turns)?;
+            let waits: BTreeSet<Vec<u8>> = if rows.is_empty() {
+                turns.gapped.keys().cloned().collect()
+            } else if self.take_turns(work, &rows, &mut turns)? {
+                continue;
+            } else {
+                // None of these is a ticket any more by the rules of today, so none of them fills anything.
+                rows.iter().map(|row| row.get(0)).collect()
+            };
+            held::mark(work, NAME, &waits.iter().map(Vec::as_slice).collect::<Vec<_>>(), GAP)?;
+            turns.gapped.retain(|key, _| !waits.contains(key));
         }
-        let code = if is_done { GAP } else { held::FOLLOWING };
-        held::mark(work, NAME, &turns.gapped.keys().map(Vec::as_slice).collect::<Vec<_>>(), code)
+        held::mark(work, NAME, &turns.gapped.keys().map(Vec::as_slice).collect::<Vec<_>>(), held::FOLLOWING)
     }
 
     /// Gives whether any of them is parked no more.
