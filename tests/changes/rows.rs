@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::events::{Table, plain, semantic, tombstone, with};
+use crate::support;
 use crate::target::{Event, Target};
 
 fn users() -> Table {
@@ -570,4 +571,34 @@ fn foreign_keys_of_the_target_hold_or_are_left_to_the_source() {
         assert_eq!(target.rows("SELECT string_agg(id::text, ',' ORDER BY id) FROM children"), [alone], "{mode}");
         assert_eq!(target.codes(), if mode == "check" { vec!["pg.23503"] } else { vec![] });
     }
+}
+
+/// A plan that is made while little is gone must do for when much is.
+#[test]
+fn what_is_gone_is_looked_up_by_its_key_however_little_it_once_was() {
+    const KEYS: i32 = 200;
+    let (mut target, table) = (Target::new(&[]), users());
+    let put = |id: i32| table.event("c", Value::Null, user(id, "n"), 1);
+    let delete = |id: i32| table.event("d", user(id, "n"), Value::Null, 5);
+    let batch = |target: &mut Target, round: i32| {
+        let ids = || round * KEYS..(round + 1) * KEYS;
+        let events: Vec<Event> = ids().map(delete).collect();
+        target.apply(&table.topic(), 0, &events);
+        // From a partition that is behind: older than what is gone of others.
+        let events: Vec<Event> = ids().map(|id| put(100_000 + id)).collect();
+        target.apply(&table.topic(), 1, &events);
+    };
+    batch(&mut target, 0);
+    target.client.batch_execute("TRUNCATE sluicegate_cdc_gone, public.users; ANALYZE").unwrap();
+    (1..15).for_each(|round| batch(&mut target, round));
+    let read =
+        "SELECT pg_stat_force_next_flush(); SELECT coalesce(sum(idx_tup_read), 0) < 20000 FROM pg_stat_user_indexes
+        WHERE relname = 'sluicegate_cdc_gone'";
+    support::wait_for("the server to have counted", std::time::Duration::from_secs(20), || {
+        let counted =
+            target.rows("SELECT sum(idx_scan) > 2000 FROM pg_stat_user_indexes WHERE relname = 'sluicegate_cdc_gone'");
+        (counted == ["t"]).then_some(())
+    });
+    assert_eq!(target.rows(read).last().map(String::as_str), Some("t"));
+    assert_eq!(target.rows("SELECT count(*) FROM public.users"), [(14 * KEYS).to_string()]);
 }
