@@ -30,8 +30,13 @@ struct Office {
 
 impl Office {
     fn new(stem: &str) -> Office {
+        Office::at(stem, &support::brokers())
+    }
+
+    /// With a broker of one's own.
+    fn at(stem: &str, brokers: &str) -> Office {
         let (topic, url) = (unique(stem), support::new_database(stem));
-        support::create_topic(&support::brokers(), &topic, PARTITIONS, &[]);
+        support::create_topic(brokers, &topic, PARTITIONS, &[]);
         // With a place for each row, in the order in which they were written.
         let table =
             "CREATE TABLE tickets (place bigint GENERATED ALWAYS AS IDENTITY, order_id text COLLATE \"C\" NOT NULL,
@@ -39,7 +44,7 @@ impl Office {
             price numeric(14,2) NOT NULL, changed_at timestamptz NOT NULL, PRIMARY KEY (order_id, sequence))";
         connect(&url).batch_execute(table).expect("a table");
         let settings = HashMap::from([
-            ("KAFKA_BROKERS", support::brokers()),
+            ("KAFKA_BROKERS", brokers.to_owned()),
             ("DB_URL", url.clone()),
             ("LOG_LEVEL", "debug".to_owned()),
             ("SLUICEGATE_FLOWS_TICKETS_TOPIC", topic.clone()),
@@ -261,11 +266,7 @@ fn a_producer_waits_for_kafka_and_loses_no_ticket() {
     let port = support::services(&["free-port"]);
     support::services(&["kafka", "start", &directory, &port]);
     let brokers = format!("127.0.0.1:{port}");
-    let mut office = Office::new("away").with("KAFKA_BROKERS", &brokers);
-    office.topic = unique("away");
-    support::create_topic(&brokers, &office.topic, PARTITIONS, &[]);
-    let topic = office.topic.clone();
-    office = office.with("SLUICEGATE_FLOWS_TICKETS_TOPIC", topic);
+    let office = Office::at("away", &brokers);
     let producer = Instance::start_with(&office.settings, &["produce", "tickets", "--serve", "--rate", "300"]);
     let produced = |more: f64| producer.metric("sluicegate_records_produced_total").filter(|count| *count > more);
     let before = wait_for("tickets", SOON, || produced(100.0));
@@ -293,11 +294,7 @@ fn a_producer_whose_client_is_lost_goes_on_with_another_one_and_loses_no_ticket(
     let told = proxy.port.to_string();
     support::services_with(&[("SLUICEGATE_KAFKA_ADVERTISED_PORT", &told)], &["kafka", "start", &directory, &port]);
     let brokers = format!("127.0.0.1:{told}");
-    let mut office = Office::new("stranded").with("KAFKA_BROKERS", &brokers);
-    office.topic = unique("stranded");
-    support::create_topic(&brokers, &office.topic, PARTITIONS, &[]);
-    let topic = office.topic.clone();
-    office = office.with("SLUICEGATE_FLOWS_TICKETS_TOPIC", topic);
+    let office = Office::at("stranded", &brokers);
     // Its own client would find the way after a minute, when it gives its requests up.
     let options = "socket.timeout.ms=290000";
     let mut settings = office.settings.clone();
