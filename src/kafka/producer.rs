@@ -305,7 +305,7 @@ impl Producer {
         payload: &[u8],
         headers: &[(&str, String)],
     ) -> Result<(), Fault> {
-        self.hand_over(0, partition, (key, payload, headers), &mut || true).map(drop)
+        self.hand_over(0, partition, key, payload, headers, &mut || true).map(drop)
     }
 
     /// The same, and it waits only while it may. False where it was not handed over.
@@ -314,8 +314,8 @@ impl Producer {
         if self.is_lasting {
             self.deliveries.under_way().records.insert(*number, (Instant::now(), record.clone()));
         }
-        let content = (key.as_deref().map(str::as_bytes), payload.as_slice(), headers.as_slice());
-        let sent = self.hand_over(*number, *partition, content, may_wait);
+        let key = key.as_deref().map(str::as_bytes);
+        let sent = self.hand_over(*number, *partition, key, payload, headers, may_wait);
         if self.is_lasting && !matches!(sent, Ok(true)) {
             self.deliveries.under_way().records.remove(number);
         }
@@ -326,7 +326,9 @@ impl Producer {
         &self,
         number: u64,
         partition: Option<i32>,
-        (key, payload, headers): (Option<&[u8]>, &[u8], &[(&str, String)]),
+        key: Option<&[u8]>,
+        payload: &[u8],
+        headers: &[(&str, String)],
         may_wait: &mut dyn FnMut() -> bool,
     ) -> Result<bool, Fault> {
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
