@@ -16,11 +16,6 @@ CREATE TABLE IF NOT EXISTS sluicegate_cdc_gone (
     gone_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (target, key)
 );
--- Only for the one that asks for it by this sum: an index that began with the table's number would do for a key as well, as long
--- as the table is small, and a plan that was made then would read all of it for each row.
-CREATE INDEX IF NOT EXISTS sluicegate_cdc_gone_last ON sluicegate_cdc_gone ((target + 0), lsn);
-DROP INDEX IF EXISTS sluicegate_cdc_gone_furthest;
-CREATE INDEX IF NOT EXISTS sluicegate_cdc_gone_age ON sluicegate_cdc_gone USING brin (gone_at);
 -- Rows that left for another key, until what comes under that key has fetched what it leaves out.
 CREATE TABLE IF NOT EXISTS sluicegate_cdc_left (
     target  integer     NOT NULL,
@@ -43,4 +38,19 @@ CREATE TABLE IF NOT EXISTS sluicegate_cdc_lacks (
     came_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (target, key, lsn)
 );
-CREATE INDEX IF NOT EXISTS sluicegate_cdc_lacks_taker ON sluicegate_cdc_lacks (target, taker);
+-- Asked for first: to make what is there already would wait for everybody who writes, one that is frozen too.
+DO $$
+BEGIN
+    -- Only for the one that asks for it by this sum: an index that began with the table's number would do for a key as well, as
+    -- long as the table is small, and a plan that was made then would read all of it for each row.
+    IF to_regclass('sluicegate_cdc_gone_last') IS NULL THEN
+        CREATE INDEX sluicegate_cdc_gone_last ON sluicegate_cdc_gone ((target + 0), lsn);
+        DROP INDEX IF EXISTS sluicegate_cdc_gone_furthest;
+    END IF;
+    IF to_regclass('sluicegate_cdc_gone_age') IS NULL THEN
+        CREATE INDEX sluicegate_cdc_gone_age ON sluicegate_cdc_gone USING brin (gone_at);
+    END IF;
+    IF to_regclass('sluicegate_cdc_lacks_taker') IS NULL THEN
+        CREATE INDEX sluicegate_cdc_lacks_taker ON sluicegate_cdc_lacks (target, taker);
+    END IF;
+END $$;

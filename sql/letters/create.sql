@@ -14,11 +14,13 @@ CREATE TABLE IF NOT EXISTS sluicegate_letters (
     reason           text        NOT NULL,
     set_aside_at     timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX IF NOT EXISTS sluicegate_letters_source
-    ON sluicegate_letters (flow, topic, partition, record_offset);
--- What became of it. Asked for first: to add a column that is there already would wait for everybody who writes letters.
+-- Asked for first: to add what is there already would wait for everybody who writes letters.
 DO $$
 BEGIN
+    IF to_regclass('sluicegate_letters_source') IS NULL THEN
+        CREATE INDEX sluicegate_letters_source ON sluicegate_letters (flow, topic, partition, record_offset);
+    END IF;
+    -- What became of it.
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'sluicegate_letters'::regclass AND attname = 'history') THEN
         ALTER TABLE sluicegate_letters
             ADD COLUMN IF NOT EXISTS state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'replayed', 'dropped')),

@@ -602,3 +602,21 @@ fn what_is_gone_is_looked_up_by_its_key_however_little_it_once_was() {
     assert_eq!(target.rows(read).last().map(String::as_str), Some("t"));
     assert_eq!(target.rows("SELECT count(*) FROM public.users"), [(14 * KEYS).to_string()]);
 }
+
+#[test]
+fn who_starts_waits_for_nobody_who_writes() {
+    let mut target = Target::new(&[]);
+    let writes = "BEGIN; DO $$
+        DECLARE name text;
+        BEGIN
+            FOR name IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'sluicegate%' LOOP
+                EXECUTE format('LOCK TABLE %I IN ROW EXCLUSIVE MODE', name);
+            END LOOP;
+        END $$";
+    target.client.batch_execute(writes).unwrap();
+    assert_eq!(
+        target.rows("SELECT count(*) > 6 FROM pg_locks WHERE mode = 'RowExclusiveLock' AND pid = pg_backend_pid()"),
+        ["t"]
+    );
+    target.start_again();
+}

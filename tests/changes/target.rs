@@ -48,6 +48,11 @@ impl Target {
         Target { sink, client, url, claims, next, letters: Vec::new(), halted: Vec::new(), attempts: 0 }
     }
 
+    /// As another instance does.
+    pub fn start_again(&self) {
+        self.sink.create_tables().unwrap();
+    }
+
     fn claim(&mut self, partition: &Partition) -> Arc<Claim> {
         let wanted = Wanted { partition: partition.clone(), incarnation: "one".into(), first_offset: Some(0) };
         match self.sink.claim(&[wanted]).unwrap() {
