@@ -260,6 +260,30 @@ fn one_process_produces_and_writes() {
     office.check_orders();
 }
 
+/// A producer as a service tells of the trouble that begins, goes on once it may, and has lost no ticket.
+fn outlives(
+    office: &Office,
+    settings: &HashMap<&'static str, String>,
+    begin: impl FnOnce(),
+    end: impl FnOnce(),
+) -> Instance {
+    let producer = Instance::start_with(settings, &["produce", "tickets", "--serve", "--rate", "300"]);
+    let produced = |more: f64| producer.metric("sluicegate_records_produced_total").filter(|count| *count > more);
+    let before = wait_for("tickets", SOON, || produced(100.0));
+    begin();
+    wait_for("trouble to be told", SOON, || {
+        producer.get("/health").is_some_and(|(status, _)| status == 503).then_some(())
+    });
+    end();
+    wait_for("it to go on", MINUTES, || produced(before + 1_000.0));
+    assert_eq!(producer.metric("sluicegate_publish_errors_total"), Some(0.0));
+    wait_for("health", SOON, || producer.is_ready().then_some(()));
+    let _instance = office.start();
+    office.wait_rows(1_000, MINUTES);
+    office.check_orders();
+    producer
+}
+
 #[test]
 fn a_producer_waits_for_kafka_and_loses_no_ticket() {
     let directory = support::service_directory("away");
@@ -267,20 +291,12 @@ fn a_producer_waits_for_kafka_and_loses_no_ticket() {
     support::services(&["kafka", "start", &directory, &port]);
     let brokers = format!("127.0.0.1:{port}");
     let office = Office::at("away", &brokers);
-    let producer = Instance::start_with(&office.settings, &["produce", "tickets", "--serve", "--rate", "300"]);
-    let produced = |more: f64| producer.metric("sluicegate_records_produced_total").filter(|count| *count > more);
-    let before = wait_for("tickets", SOON, || produced(100.0));
-    support::services(&["kafka", "stop", &directory]);
-    wait_for("trouble to be told", SOON, || {
-        producer.get("/health").is_some_and(|(status, _)| status == 503).then_some(())
-    });
-    support::services(&["kafka", "start", &directory, &port]);
-    wait_for("it to go on", MINUTES, || produced(before + 1_000.0));
-    assert_eq!(producer.metric("sluicegate_publish_errors_total"), Some(0.0));
-    wait_for("health", SOON, || producer.is_ready().then_some(()));
-    let _instance = office.start();
-    office.wait_rows(1_000, MINUTES);
-    office.check_orders();
+    outlives(
+        &office,
+        &office.settings,
+        || drop(support::services(&["kafka", "stop", &directory])),
+        || drop(support::services(&["kafka", "start", &directory, &port])),
+    );
     support::services(&["kafka", "stop", &directory]);
 }
 
@@ -299,20 +315,8 @@ fn a_producer_whose_client_is_lost_goes_on_with_another_one_and_loses_no_ticket(
     let options = "socket.timeout.ms=290000";
     let mut settings = office.settings.clone();
     settings.insert("SLUICEGATE_KAFKA_OPTIONS", options.to_owned());
-    let producer = Instance::start_with(&settings, &["produce", "tickets", "--serve", "--rate", "300"]);
-    let produced = |more: f64| producer.metric("sluicegate_records_produced_total").filter(|count| *count > more);
-    let before = wait_for("tickets", SOON, || produced(100.0));
-    proxy.set(Mode::Strand);
-    wait_for("trouble to be told", SOON, || {
-        producer.get("/health").is_some_and(|(status, _)| status == 503).then_some(())
-    });
-    wait_for("it to go on", MINUTES, || produced(before + 1_000.0));
+    let producer = outlives(&office, &settings, || proxy.set(Mode::Strand), || {});
     assert!(producer.log_text().contains("had lost its way to the brokers"));
-    assert_eq!(producer.metric("sluicegate_publish_errors_total"), Some(0.0));
-    wait_for("health", SOON, || producer.is_ready().then_some(()));
-    let _instance = office.start();
-    office.wait_rows(1_000, MINUTES);
-    office.check_orders();
     support::services(&["kafka", "stop", &directory]);
 }
 
