@@ -56,6 +56,8 @@ impl Flow for Numbers {
     }
 }
 
+const SOON: Duration = Duration::from_secs(10);
+
 struct Fixture {
     url: String,
     sink: Apply<Numbers>,
@@ -68,7 +70,7 @@ fn sink_on(url: &str, lock_timeout: Duration) -> Apply<Numbers> {
 
 fn fixture() -> Fixture {
     let url = support::new_database("postgres");
-    let sink = sink_on(&url, Duration::from_secs(10));
+    let sink = sink_on(&url, SOON);
     sink.create_tables().expect("tables are created");
     sink.create_tables().expect("and nothing is done the second time");
     Fixture { url, sink }
@@ -237,16 +239,46 @@ fn letters_are_written_whole_with_their_batch() {
 
 #[test]
 fn a_former_owner_frozen_in_its_transaction_is_ended() {
+    const LOCK: &str = "BEGIN; SELECT * FROM sluicegate_ledger FOR NO KEY UPDATE";
     let fixture = fixture();
+    let frozen_at = |sql: &str, partition: i32| {
+        let mut frozen = support::connect(&format!("{}&application_name=sluicegate-test", fixture.url));
+        frozen.batch_execute(sql).expect("locked");
+        let sink = sink_on(&fixture.url, Duration::from_millis(300));
+        let first = claims(&sink, &[wanted(partition, "one")]);
+        assert!(matches!(first, Err(Fault::Retry(_))), "{first:?}");
+        let later = claim(&sink, partition);
+        assert!(frozen.batch_execute("COMMIT").is_err(), "its commit fails");
+        later
+    };
     let owner = claim(&fixture.sink, 1);
-    let mut frozen = support::connect(&format!("{}&application_name=sluicegate", fixture.url));
-    frozen.batch_execute("BEGIN; SELECT * FROM sluicegate_ledger FOR NO KEY UPDATE").expect("locked");
-    let sink = sink_on(&fixture.url, Duration::from_millis(300));
-    let first = claims(&sink, &[wanted(1, "one")]);
-    assert!(matches!(first, Err(Fault::Retry(_))), "{first:?}");
-    let later = claim(&sink, 1);
-    assert!(later.epoch > owner.epoch);
-    assert!(frozen.batch_execute("COMMIT").is_err(), "its commit fails");
+    assert!(frozen_at(LOCK, 1).epoch > owner.epoch);
+    // A row that is locked under two numbers, and one that nobody else knows yet.
+    frozen_at(&format!("{LOCK}; SAVEPOINT a; UPDATE sluicegate_ledger SET owner = 'x'"), 1);
+    frozen_at("BEGIN; INSERT INTO sluicegate_ledger VALUES ('numbers', 't', 7, '', 0, 0, '')", 7);
+}
+
+#[test]
+fn a_trial_that_fails_leaves_nothing_behind_in_its_transaction() {
+    let url = support::new_database("trial");
+    let mut session = support::database(&url, SOON, SOON).session().expect("a session");
+    let mut work = session.begin().expect("a transaction");
+    work.run("CREATE TEMP TABLE numbers (number integer)").expect("a table");
+    for _ in 0..3 {
+        let mut trial = work.begin().expect("a savepoint");
+        trial.run("INSERT INTO numbers VALUES (1)").expect("a row");
+        let mut inner = trial.begin().expect("a savepoint in it");
+        inner.run("INSERT INTO numbers VALUES (2)").expect("a row");
+        inner.commit().expect("kept");
+        trial.run("SELECT 1 / 0").expect_err("this fails");
+        drop(trial);
+    }
+    let number = |work: &mut Work<'_>, sql: &str| work.query(sql, &[]).expect("a number")[0].get::<_, i64>(0);
+    assert_eq!(number(&mut work, "SELECT count(*) FROM numbers"), 0);
+    // Each open savepoint that has written is one more.
+    let locks = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'transactionid'";
+    assert_eq!(number(&mut work, locks), 1);
+    work.commit().expect("done");
 }
 
 #[test]

@@ -446,7 +446,10 @@ fn a_key_that_cannot_go_on_keeps_no_other_from_it() {
     connect(&desk.url).batch_execute(sql).expect("changed");
     assert!(desk.sink.go_on().expect("two of them go on"));
     assert_eq!((desk.held(), desk.parked()), (vec!["a  following".to_owned()], 2));
-    assert_eq!(desk.written()[3..], ["b2", "b3", "c2", "c3"]);
+    // Which key is first is left to chance.
+    let mut gone_on = desk.written().split_off(3);
+    gone_on.sort_by_key(|ticket| ticket.chars().next());
+    assert_eq!(gone_on, ["b2", "b3", "c2", "c3"]);
     let told = desk.sink.go_on().expect_err("it is told why the last one does not");
     assert_eq!(&*told.cause().code, "tickets.parked");
     connect(&desk.url)

@@ -1,8 +1,18 @@
--- Sessions of this program that hold these ledger rows locked: a former owner that is frozen inside its
--- transaction. Nobody else's session is ever touched.
+-- Sessions of this program that keep a claim waiting: those that hold these ledger rows locked, whatever they do, and those
+-- that have begun on the ledger of this flow and have said nothing for so many seconds since. Who waits cannot see all
+-- locks: a row of which nobody has heard yet may be locked, and one may be locked under more than one number. Nobody
+-- else's session is ever touched.
 SELECT DISTINCT a.pid
-FROM sluicegate_ledger l
-JOIN unnest($2::text[], $3::integer[]) AS w (topic, partition) ON w.topic = l.topic AND w.partition = l.partition
-JOIN pg_locks k ON k.locktype = 'transactionid' AND k.granted AND k.transactionid = l.xmax
-JOIN pg_stat_activity a ON a.pid = k.pid
-WHERE l.flow = $1 AND a.pid <> pg_backend_pid() AND a.application_name LIKE 'sluicegate%'
+FROM pg_locks k
+JOIN pg_stat_activity a USING (pid)
+WHERE k.granted AND a.pid <> pg_backend_pid() AND a.application_name LIKE 'sluicegate%'
+  AND (k.locktype = 'transactionid' AND k.transactionid IN (
+           SELECT l.xmax
+           FROM sluicegate_ledger l
+           JOIN unnest($2::text[], $3::integer[]) AS w (topic, partition) ON w.topic = l.topic AND w.partition = l.partition
+           WHERE l.flow = $1)
+       OR k.locktype = 'relation' AND k.relation = 'sluicegate_ledger'::regclass AND k.mode <> 'AccessShareLock'
+          AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND a.application_name = current_setting('application_name')
+          AND a.state LIKE 'idle in transaction%'
+          AND a.state_change < clock_timestamp() - $4::float8 * interval '1 second')

@@ -106,9 +106,10 @@ pub fn claim(database: &Database, flow: &str, owner: &str, wanted: &[Wanted]) ->
             drop(work);
             let mut work = session.begin()?;
             let (topics, ids) = columns(wanted.iter().map(|wanted| &wanted.partition));
-            for holder in work.query(HOLDERS, &[&flow, &topics, &ids])? {
+            let silence_s = database.claim_lock_timeout.as_secs_f64();
+            for holder in work.query(HOLDERS, &[&flow, &topics, &ids, &silence_s])? {
                 let pid: i32 = holder.get(0);
-                log::warn!(flow; "ending session {pid} of a former owner that holds its partitions locked");
+                log::warn!(flow; "ending session {pid} of a former owner that keeps its partitions locked");
                 work.query("SELECT pg_terminate_backend($1)", &[&pid])?;
             }
             work.commit()?;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use postgres::{Client, Config, Statement, Transaction};
+use postgres::{Client, Config, Statement};
 use r2d2_postgres::PostgresConnectionManager;
 
 use crate::failpoint::{self, Point};
@@ -232,18 +232,55 @@ impl Tally {
     }
 }
 
-/// The tally as one transaction sees it. What a savepoint counted goes with it when it is rolled back.
-struct Tallying<'a> {
+/// A transaction that is open, or a savepoint in one. Dropped before it is done, it goes with all that was counted in it.
+struct Level<'a> {
+    client: &'a mut Client,
     tally: &'a mut Tally,
-    /// Of a savepoint that is not released: what was counted before it.
+    /// Of the savepoints around it.
+    depth: usize,
+    /// What was counted before it.
     before: Option<Counts>,
+    is_done: bool,
 }
 
-impl Drop for Tallying<'_> {
+impl<'a> Level<'a> {
+    fn open(client: &'a mut Client, tally: &'a mut Tally, depth: usize) -> Result<Self, Fault> {
+        let begin = if depth == 0 { "BEGIN".to_owned() } else { format!("SAVEPOINT level_{depth}") };
+        client.batch_execute(&begin).map_err(|error| fault::of(&error))?;
+        let before = (depth > 0).then(|| tally.counts.clone());
+        Ok(Level { client, tally, depth, before, is_done: false })
+    }
+
+    fn commit(mut self) -> Result<(), Fault> {
+        let depth = self.depth;
+        let commit = if depth == 0 { "COMMIT".to_owned() } else { format!("RELEASE level_{depth}") };
+        let began = Instant::now();
+        // If it fails, the whole transaction has.
+        self.is_done = true;
+        let done = self.client.batch_execute(&commit).map_err(|error| fault::of(&error));
+        self.tally.commit = began.elapsed();
+        done
+    }
+}
+
+impl Drop for Level<'_> {
     fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
         if let Some(before) = self.before.take() {
             self.tally.counts = before;
         }
+        let depth = self.depth;
+        // To go back to a savepoint leaves it open. Whatever is tried next would be inside of it, with a lock of its own each,
+        // and what is written behind it would not be known by the transaction's number.
+        let back = if depth == 0 {
+            "ROLLBACK".to_owned()
+        } else {
+            format!("ROLLBACK TO level_{depth}; RELEASE level_{depth}")
+        };
+        // Where that fails the connection has, and with it the transaction.
+        let _ = self.client.batch_execute(&back);
     }
 }
 
@@ -251,9 +288,8 @@ impl Session {
     /// A transaction. Dropped without `commit`, it is rolled back.
     pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
         self.tally = Tally::default();
-        let tx = self.link.client.transaction().map_err(|error| fault::of(&error))?;
-        let tallying = Tallying { tally: &mut self.tally, before: None };
-        Ok(Work { tx, statements: &mut self.statements, tallying, depth: 0 })
+        let level = Level::open(&mut self.link.client, &mut self.tally, 0)?;
+        Ok(Work { level, statements: &mut self.statements })
     }
 
     /// Of the newest transaction.
@@ -269,38 +305,29 @@ impl Session {
 
 /// A transaction under way.
 pub struct Work<'a> {
-    tx: Transaction<'a>,
+    level: Level<'a>,
     statements: &'a mut HashMap<String, Statement>,
-    tallying: Tallying<'a>,
-    depth: usize,
 }
 
 impl Work<'_> {
     /// A transaction inside this one: a savepoint.
     pub fn begin(&mut self) -> Result<Work<'_>, Fault> {
-        let tx = self.tx.transaction().map_err(|error| fault::of(&error))?;
-        let before = Some(self.tallying.tally.counts.clone());
-        let tallying = Tallying { tally: self.tallying.tally, before };
-        Ok(Work { tx, statements: self.statements, tallying, depth: self.depth + 1 })
+        let Level { client, tally, depth, .. } = &mut self.level;
+        Ok(Work { level: Level::open(client, tally, *depth + 1)?, statements: self.statements })
     }
 
     /// Inside another one, which may be rolled back whatever becomes of this.
     pub fn is_inner(&self) -> bool {
-        self.depth > 0
+        self.level.depth > 0
     }
 
     pub fn commit(self) -> Result<(), Fault> {
-        let Work { tx, mut tallying, .. } = self;
-        let began = Instant::now();
-        let done = tx.commit().map_err(|error| fault::of(&error));
-        tallying.tally.commit = began.elapsed();
-        tallying.before = None;
-        done
+        self.level.commit()
     }
 
     /// Runs statements without parameters.
     pub fn run(&mut self, sql: &str) -> Result<(), Fault> {
-        self.tx.batch_execute(sql).map_err(|error| fault::of(&error))
+        self.level.client.batch_execute(sql).map_err(|error| fault::of(&error))
     }
 
     pub fn query(
@@ -309,7 +336,7 @@ impl Work<'_> {
         values: &[&(dyn postgres::types::ToSql + Sync)],
     ) -> Result<Vec<postgres::Row>, Fault> {
         let statement = self.prepared(sql)?;
-        self.tx.query(&statement, values).map_err(|error| fault::of(&error))
+        self.level.client.query(&statement, values).map_err(|error| fault::of(&error))
     }
 
     /// A query that locks rows others want too. How long it waits is measured.
@@ -320,7 +347,7 @@ impl Work<'_> {
     ) -> Result<Vec<postgres::Row>, Fault> {
         let began = Instant::now();
         let rows = self.query(sql, values);
-        self.tallying.tally.lock_wait += began.elapsed();
+        self.level.tally.lock_wait += began.elapsed();
         rows
     }
 
@@ -345,45 +372,45 @@ impl Work<'_> {
                 Err(fault) => break Err(fault),
             }
         };
-        self.tallying.tally.lock_wait += began.elapsed();
+        self.level.tally.lock_wait += began.elapsed();
         rows
     }
 
     /// So many more records came to this. A word that begins with `rejected` is not what their senders hoped for.
     pub fn count(&mut self, outcome: &'static str, records: u64) {
         if records > 0 {
-            *self.tallying.tally.counts.outcomes.entry(outcome).or_default() += records;
+            *self.level.tally.counts.outcomes.entry(outcome).or_default() += records;
         }
     }
 
     /// One more letter.
     pub fn count_letter(&mut self, code: &str) {
-        *self.tallying.tally.counts.letters.entry(code.to_owned()).or_default() += 1;
+        *self.level.tally.counts.letters.entry(code.to_owned()).or_default() += 1;
     }
 
     /// How many rows it touched.
     pub fn execute(&mut self, sql: &str, values: &[&(dyn postgres::types::ToSql + Sync)]) -> Result<u64, Fault> {
         let statement = self.prepared(sql)?;
-        self.tx.execute(&statement, values).map_err(|error| fault::of(&error))
+        self.level.client.execute(&statement, values).map_err(|error| fault::of(&error))
     }
 
     /// A statement whose parameters are encoded already, each in the binary form of its type.
     pub fn call(&mut self, sql: &str, types: &[Type], values: &[Option<&[u8]>]) -> Result<u64, Fault> {
         let statement = self.prepared_as(sql, types)?;
-        encoded(values, |values| self.tx.execute(&statement, values)).map_err(|error| fault::of(&error))
+        encoded(values, |values| self.level.client.execute(&statement, values)).map_err(|error| fault::of(&error))
     }
 
     /// The same of a query.
     pub fn ask(&mut self, sql: &str, types: &[Type], values: &[Option<&[u8]>]) -> Result<Vec<postgres::Row>, Fault> {
         let statement = self.prepared_as(sql, types)?;
-        encoded(values, |values| self.tx.query(&statement, values)).map_err(|error| fault::of(&error))
+        encoded(values, |values| self.level.client.query(&statement, values)).map_err(|error| fault::of(&error))
     }
 
     /// One binary COPY of joined buffers. The client copies a message twice on its way and the server takes no more
     /// than one GiB of it: large buffers go in parts.
     pub fn copy(&mut self, sql: &str, buffers: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<u64, Fault> {
         let statement = self.prepared(sql)?;
-        let mut writer = self.tx.copy_in(&statement).map_err(|error| fault::of(&error))?;
+        let mut writer = self.level.client.copy_in(&statement).map_err(|error| fault::of(&error))?;
         let write = |writer: &mut postgres::CopyInWriter<'_>, bytes: &[u8]| {
             writer.write_all(bytes).map_err(|error| of_io(&error))
         };
@@ -410,7 +437,7 @@ impl Work<'_> {
         if self.statements.len() == STATEMENTS_MAX {
             self.statements.clear();
         }
-        let statement = self.tx.prepare_typed(sql, types).map_err(|error| fault::of(&error))?;
+        let statement = self.level.client.prepare_typed(sql, types).map_err(|error| fault::of(&error))?;
         self.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }

@@ -184,10 +184,6 @@ impl Load for Events {
         Ok(split.map(|(key, sources)| format!("{key} is a dead letter by {sources:?}")))
     }
 
-    fn needs_the_frozen(&self) -> bool {
-        true
-    }
-
     fn has_letters(&self) -> bool {
         true
     }

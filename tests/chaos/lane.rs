@@ -169,10 +169,7 @@ impl Lane {
             instances.push(self.start(&group, None));
         }
         let is_frozen = was_hit && round.action == "stop";
-        match instances.last().filter(|_| is_frozen && self.load.needs_the_frozen()) {
-            Some(successor) => successor.wait_assigned(),
-            None => self.wait_done(&instances)?,
-        }
+        self.wait_done(&instances)?;
         if is_frozen {
             // It wakes with all that it held, believes that it owns it, and tries.
             hit.signal("CONT");

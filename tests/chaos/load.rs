@@ -60,11 +60,6 @@ pub trait Load: Send {
     /// What is wrong in the tables once all is there, in words.
     fn flaw(&mut self, client: &mut postgres::Client) -> Result<Option<String>, postgres::Error>;
 
-    /// Whether all can only be there once a frozen instance is awake again: its transactions may keep others from starting.
-    fn needs_the_frozen(&self) -> bool {
-        false
-    }
-
     /// Letters for good records are one too; those for bad ones the load looks at itself.
     fn has_letters(&self) -> bool {
         false
