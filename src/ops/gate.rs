@@ -45,6 +45,8 @@ pub struct Reader {
     directory: Arc<Directory>,
     /// Read and not used yet: the rest of a pipeline.
     pending: Vec<u8>,
+    /// Before this place in them no head ends: a client that sends a byte at a time costs no more than one that does not.
+    looked_bytes: usize,
     /// Bytes of empty lines before the request.
     blank_bytes: usize,
     /// Once the head is whole: the request, and how much of its body is still to come.
@@ -53,7 +55,7 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(directory: Arc<Directory>) -> Reader {
-        Reader { directory, pending: Vec::new(), blank_bytes: 0, body: None }
+        Reader { directory, pending: Vec::new(), looked_bytes: 0, blank_bytes: 0, body: None }
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
@@ -70,7 +72,7 @@ impl Reader {
         if self.body.is_none() {
             let Some((head_bytes, head)) = self.head()? else { return Ok(Step::More) };
             self.pending.drain(..head_bytes);
-            self.blank_bytes = 0;
+            (self.looked_bytes, self.blank_bytes) = (0, 0);
             self.body = Some((head.asked, head.body_bytes));
             if head.expects_continue && head.body_bytes > 0 {
                 return Ok(Step::Continue);
@@ -97,7 +99,9 @@ impl Reader {
         let blank_bytes = self.pending.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         self.pending.drain(..blank_bytes);
         self.blank_bytes += blank_bytes;
-        let end = self.pending.windows(4).position(|bytes| bytes == HEAD_END);
+        let looked = self.looked_bytes;
+        let end = self.pending[looked..].windows(4).position(|bytes| bytes == HEAD_END).map(|place| looked + place);
+        self.looked_bytes = (self.pending.len() + 1).saturating_sub(HEAD_END.len());
         // The beginning of its end is no part of the head, in whatever pieces it comes.
         let begun = (1..HEAD_END.len()).rev().find(|count| self.pending.ends_with(&HEAD_END[..*count])).unwrap_or(0);
         if end.unwrap_or(self.pending.len() - begun).max(self.blank_bytes) > HEAD_BYTES_MAX {
