@@ -232,9 +232,9 @@ fn the_replaced_sink_s_file_runs_as_it_is() {
     let writer = &health["components"]["writer"];
     assert_eq!((writer["database"].as_str(), &writer["pool_size"]), (target.get_dbname(), &10.into()));
     assert_eq!(health["components"]["consumer"]["topics"], json!([topic]));
-    let status = instance.json("/status").expect("a status");
+    let counted = |status: &serde_json::Value| status["flows"]["cdc"]["outcomes"]["inserted"] == 1;
+    let status = wait_for("the count", SOON, || instance.json("/status").filter(counted));
     assert_eq!(status["flows"].as_object().map(|flows| flows.keys().cloned().collect()), Some(vec!["cdc".to_owned()]));
-    assert_eq!(status["flows"]["cdc"]["outcomes"]["inserted"], 1);
     let logged = std::fs::read_to_string(&log).expect("a log file");
     assert!(
         logged.contains("listening on http://") && instance.log_text().contains("listening on http://"),

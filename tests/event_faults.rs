@@ -69,21 +69,18 @@ fn an_order_to_stop_in_the_middle_of_retries_and_slow_handlers_loses_and_doubles
     let handlers = r#"[{"kind": "fail", "transient_percent": 20}, {"kind": "table"},
                       {"kind": "sql", "sql": "SELECT pg_sleep(0.002)::text", "params": []}]"#;
     let mut stream = Stream::new("stopped", handlers);
-    send(&mut stream, 0..2_000);
-    stream.flush();
     let rows = |stream: &Stream| stream.number("SELECT count(*) FROM events");
-    let mut stops = 0;
-    while rows(&stream) < 1_500 {
-        let mut instance = stream.start();
+    for round in 0..3 {
         let before = rows(&stream);
+        send(&mut stream, round * 1_000..(round + 1) * 1_000);
+        stream.flush();
+        let mut instance = stream.start();
         wait_for("some rows", SOON, || (rows(&stream) > before).then_some(()));
         // It is slow: what it holds would take it longer than this.
         assert!(instance.get("/health/live").is_some(), "it answers while its handlers are slow");
         instance.signal("TERM");
         assert_eq!(instance.wait(SOON), Some(0), "{}", instance.log_tail(20));
-        stops += 1;
     }
-    assert!(stops > 1, "it was never stopped in the middle");
     let _instance = stream.start();
     stream.check();
 }

@@ -368,7 +368,8 @@ fn a_hot_key_that_fails_stops_no_other_and_its_records_follow_in_their_order() {
     let mut stream = Stream::new("hot", &format!("[{PLACED}]"))
         .with("SLUICEGATE_FLOWS_EVENTS_ORDERING", "key")
         .with("SLUICEGATE_FLOWS_EVENTS_RETRY_DELAY_MS", "10000")
-        .with("SLUICEGATE_FLOWS_EVENTS_RETRY_DELAY_FACTOR", "1");
+        // The last attempt is far away, however long the others take.
+        .with("SLUICEGATE_FLOWS_EVENTS_RETRY_DELAY_FACTOR", "6");
     with_places(
         &stream,
         "IF key = 'hot' AND number = 0 AND NOT EXISTS (SELECT FROM gate) THEN

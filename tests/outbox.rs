@@ -51,8 +51,11 @@ impl Flow for Teller {
 }
 
 fn teller(url: &str) -> Apply<Teller> {
-    // Ended when it is idle for less long than a slow outlet takes: nothing is idle in a transaction.
-    let database = support::database(url, Duration::from_secs(10), Duration::from_millis(200));
+    teller_idle_at_most(url, Duration::from_secs(30))
+}
+
+fn teller_idle_at_most(url: &str, idle_in_transaction_timeout: Duration) -> Apply<Teller> {
+    let database = support::database(url, Duration::from_secs(10), idle_in_transaction_timeout);
     Apply::new(Teller, database, "test".into(), true, Track::new("teller"))
 }
 
@@ -125,8 +128,10 @@ fn a_broker_that_takes_a_part_is_not_given_that_part_again() {
 #[test]
 fn a_slow_broker_holds_no_transaction_open() {
     let url = support::new_database("outbox");
-    let teller = filled(&url, 2);
-    let broker = Broker { pause: Duration::from_millis(30), ..Broker::taking(1_000) };
+    drop(filled(&url, 2));
+    // Half as long as the broker takes.
+    let teller = teller_idle_at_most(&url, Duration::from_secs(1));
+    let broker = Broker { pause: Duration::from_millis(100), ..Broker::taking(1_000) };
     let published =
         teller.publish_some(&mut Guarded::default(), &broker).expect("PostgreSQL has not ended the session");
     assert_eq!((published.messages, published.fault, left(&url)), (20, None, 0));
@@ -200,7 +205,7 @@ impl Outlet for Silent {
 
 #[test]
 fn whoever_waits_for_a_slow_broker_keeps_its_turn_and_whoever_is_frozen_does_not() {
-    const SILENCE_MAX: Duration = Duration::from_secs(1);
+    const SILENCE_MAX: Duration = Duration::from_secs(3);
     let url = support::new_database("outbox");
     let (one, other) = (filled(&url, 4).with_silence_max(SILENCE_MAX), teller(&url).with_silence_max(SILENCE_MAX));
     let (mut ones, mut others) = (Guarded::default(), Guarded::default());
@@ -212,7 +217,7 @@ fn whoever_waits_for_a_slow_broker_keeps_its_turn_and_whoever_is_frozen_does_not
             (slow.0.lock().expect("no panic").len() == 40).then_some(())
         });
         let began = std::time::Instant::now();
-        while began.elapsed() < SILENCE_MAX * 4 {
+        while began.elapsed() < SILENCE_MAX * 2 {
             assert_eq!(others_turn(), 0, "who waits for an answer is not silent");
             std::thread::park_timeout(Duration::from_millis(50));
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use sluicegate::kafka::admin;
 use support::hostile::{Headers, produce, record};
@@ -31,9 +32,11 @@ fn offsets(world: &World, partition: i32) -> (BTreeSet<i64>, i64) {
     wait_for("the end of the partition", MINUTE, || {
         while let Some(answer) = consumer.poll(Duration::from_secs(1)) {
             match answer {
-                Ok(message) => found.insert(message.offset()),
-                Err(_) => return Some(()),
-            };
+                Ok(message) => drop(found.insert(message.offset())),
+                Err(KafkaError::PartitionEOF(_)) => return Some(()),
+                // It finds its way again by itself.
+                Err(_) => {}
+            }
         }
         None
     });

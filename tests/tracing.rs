@@ -155,7 +155,7 @@ fn a_collector_gets_the_way_of_each_batch_and_the_traces_that_its_records_belong
     wait_for("batches under way", MINUTE, under_way);
     instance.signal("TERM");
     wait_for("the order to be heard", MINUTE, || instance.log_text().contains("stopping, within").then_some(()));
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_millis(300));
     lock.rollback().unwrap();
     assert_eq!(instance.wait(MINUTE), Some(0));
     assert_eq!(rows(&collector.spans()), 606);

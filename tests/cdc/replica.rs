@@ -96,7 +96,12 @@ impl Replica {
             (end() > before).then_some(())
         });
         // What was handed to its producer before the marker, for other partitions.
-        std::thread::sleep(Duration::from_millis(300));
+        let mut ends = self.ends();
+        wait_for("the last of it", SOON, || {
+            std::thread::sleep(Duration::from_millis(300));
+            let before = std::mem::replace(&mut ends, self.ends());
+            (before == ends).then_some(())
+        });
     }
 
     /// Until everything that was changed at the source is behind the ledger.
