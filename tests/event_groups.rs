@@ -50,6 +50,21 @@ fn headers(id: &str, more: &[(&str, &str)]) -> Vec<Named> {
     all.map(|(name, value)| (name.to_owned(), Some(value.as_bytes().to_vec()))).collect()
 }
 
+/// Of one that comes out of a retry topic, and was read from the main one at this offset.
+fn again(id: &str, offset: &str) -> Vec<Named> {
+    headers(
+        id,
+        &[
+            ("sluicegate-original-topic", "events"),
+            ("sluicegate-original-partition", "0"),
+            ("sluicegate-original-offset", offset),
+            ("sluicegate-original-timestamp", "1767225600000"),
+            ("sluicegate-attempt", "1"),
+            ("sluicegate-due", "0"),
+        ],
+    )
+}
+
 /// Records of the key `k`, from offset `first` on: number and headers.
 fn batch<F: Flow>(sink: &Apply<F>, claim: &Arc<Claim>, first: i64, records: &[(u64, Vec<Named>)]) -> Batch<F::Rows> {
     let mut batch = Batch::new(claim.clone(), first);
@@ -132,28 +147,15 @@ fn a_head_that_was_published_twice_and_fails_again_still_holds_back_those_behind
         let outcomes = sink.apply(&mut session, &group).expect("applied");
         assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Written), "{outcomes:?}");
     };
-    let again = || {
-        headers(
-            "1",
-            &[
-                ("sluicegate-original-topic", "events"),
-                ("sluicegate-original-partition", "0"),
-                ("sluicegate-original-offset", "0"),
-                ("sluicegate-original-timestamp", "1767225600000"),
-                ("sluicegate-attempt", "1"),
-                ("sluicegate-due", "0"),
-            ],
-        )
-    };
     apply(vec![batch(&sink, &main, 0, &[(1, headers("1", &[])), (2, headers("2", &[]))])]);
     // The relay was ended between the two, and published it again.
     apply(vec![
-        batch(&sink, &retry, 0, &[(1, again()), (1, again())]),
+        batch(&sink, &retry, 0, &[(1, again("1", "0")), (1, again("1", "0"))]),
         batch(&sink, &main, 2, &[(3, headers("3", &[]))]),
     ]);
     assert_eq!(numbers(&url), [0; 0], "they wait for the first one");
     open_gate(&url);
-    apply(vec![batch(&sink, &retry, 2, &[(1, again())])]);
+    apply(vec![batch(&sink, &retry, 2, &[(1, again("1", "0"))])]);
     assert_eq!(numbers(&url), [1, 2, 3]);
 }
 
@@ -178,4 +180,30 @@ fn an_id_that_was_forgotten_and_came_again_is_remembered_by_all() {
     apply(&other, 1, 0..1);
     let times = numbers(&url).into_iter().filter(|number| *number == 0).count();
     assert_eq!(times, 2, "once, and once more after it was forgotten");
+}
+
+#[test]
+fn what_is_parked_behind_a_head_is_in_memory_by_its_bytes() {
+    let url = support::new_database("bytes");
+    let sink = with_gate(&url, 0, "RAISE 'busy' USING ERRCODE = '40001'");
+    let (main, retry) = (claim(&sink, "events"), claim(&sink, "events-retry-1"));
+    let filler = "x".repeat(500_000);
+    let records: Vec<_> =
+        (0..41).map(|number| (number, headers(&number.to_string(), &[("filler", &filler)]))).collect();
+    let apply = |group: Vec<Batch<_>>| {
+        let outcomes = sink.apply(&mut None, &group).expect("applied");
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Written), "{outcomes:?}");
+    };
+    records
+        .chunks(10)
+        .enumerate()
+        .for_each(|(number, some)| apply(vec![batch(&sink, &main, number as i64 * 10, some)]));
+    assert!(numbers(&url).is_empty());
+    open_gate(&url);
+    apply(vec![batch(&sink, &retry, 0, &[(0, again("0", "0"))])]);
+    // 8 MiB of them, and the next one is the head.
+    assert_eq!(numbers(&url), (0..18).collect::<Vec<i64>>());
+    let parked: i64 = connect(&url).query_one("SELECT count(*) FROM sluicegate_parked", &[]).expect("a count").get(0);
+    let head: String = connect(&url).query_one("SELECT head FROM sluicegate_held", &[]).expect("a head").get(0);
+    assert_eq!((parked, head.rsplit('/').next()), (22, Some("18")));
 }

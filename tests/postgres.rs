@@ -2,14 +2,15 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::engine::{Batch, Claim, Claims, Letter, Outcome, Sink, Wanted};
 use sluicegate::fault::{Cause, Fault};
 use sluicegate::flow::{Apply, Flow};
-use sluicegate::pg::Work;
 use sluicegate::pg::copy::CopyRows;
+use sluicegate::pg::{SessionOptions, Work};
 use sluicegate::record::{NoHeaders, Partition, Record};
 use sluicegate::track::Track;
 
@@ -64,8 +65,16 @@ struct Fixture {
 }
 
 fn sink_on(url: &str, lock_timeout: Duration) -> Apply<Numbers> {
-    let database = support::database(url, lock_timeout, Duration::from_secs(60));
-    Apply::new(Numbers, database, "test".into(), true, Track::new("numbers"))
+    sink_with(url, &support::session_options(lock_timeout, Duration::from_secs(60)))
+}
+
+fn sink_with(url: &str, options: &SessionOptions) -> Apply<Numbers> {
+    Apply::new(Numbers, support::database_with(url, options), "test".into(), true, Track::new("numbers"))
+}
+
+/// A client that could be one of the program's, but for what it does.
+fn ours(url: &str) -> postgres::Client {
+    support::connect(&format!("{url}&application_name=sluicegate-test"))
 }
 
 fn fixture() -> Fixture {
@@ -241,10 +250,13 @@ fn letters_are_written_whole_with_their_batch() {
 fn a_former_owner_frozen_in_its_transaction_is_ended() {
     const LOCK: &str = "BEGIN; SELECT * FROM sluicegate_ledger FOR NO KEY UPDATE";
     let fixture = fixture();
+    // What ends a wait is the lock, also where a statement may take less time than that.
+    let soon = Duration::from_millis(300);
+    let options = SessionOptions { statement_timeout: soon / 2, ..support::session_options(soon, 6 * SOON) };
+    let sink = sink_with(&fixture.url, &options);
     let frozen_at = |sql: &str, partition: i32| {
-        let mut frozen = support::connect(&format!("{}&application_name=sluicegate-test", fixture.url));
+        let mut frozen = ours(&fixture.url);
         frozen.batch_execute(sql).expect("locked");
-        let sink = sink_on(&fixture.url, Duration::from_millis(300));
         let first = claims(&sink, &[wanted(partition, "one")]);
         assert!(matches!(first, Err(Fault::Retry(_))), "{first:?}");
         let later = support::wait_for("a claim", SOON, || claims(&sink, &[wanted(partition, "one")]).ok());
@@ -256,6 +268,88 @@ fn a_former_owner_frozen_in_its_transaction_is_ended() {
     // A row that is locked under two numbers, and one that nobody else knows yet.
     frozen_at(&format!("{LOCK}; SAVEPOINT a; UPDATE sluicegate_ledger SET owner = 'x'"), 1);
     frozen_at("BEGIN; INSERT INTO sluicegate_ledger VALUES ('numbers', 't', 7, '', 0, 0, '')", 7);
+}
+
+/// The server counts that as work, and no timeout of its own ends it.
+#[test]
+fn whoever_is_frozen_in_the_middle_of_a_copy_is_ended_by_others() {
+    let fixture = fixture();
+    let options = SessionOptions {
+        statement_timeout: Duration::from_secs(2),
+        ..support::session_options(Duration::from_secs(1), Duration::from_secs(1))
+    };
+    let sink = sink_with(&fixture.url, &options);
+    let (mut frozen, mut slow, mut stranger) = (ours(&fixture.url), ours(&fixture.url), support::connect(&fixture.url));
+    let slow = std::thread::spawn(move || slow.batch_execute("SELECT pg_sleep(6)"));
+    // It stands for what nobody claims: a trial, a replay.
+    let mut copy = frozen.copy_in("COPY numbers (number) FROM STDIN").expect("a copy");
+    let mut others = stranger.copy_in("COPY parents FROM STDIN").expect("a copy");
+    copy.write_all(b"1\n").and_then(|()| copy.flush()).expect("a row");
+    others.write_all(b"1000\n").and_then(|()| others.flush()).expect("a row");
+    let copies = || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientRead' AND state = 'active'
+                   AND datname = current_database()";
+        support::connect(&fixture.url).query_one(sql, &[]).expect("a count").get::<_, i64>(0)
+    };
+    support::wait_for("both to wait", SOON, || (copies() == 2).then_some(()));
+    support::wait_for("one of them to be ended", SOON, || {
+        // It may itself take longer than a statement is given here.
+        let _ = sink.holds(&[]);
+        (copies() == 1).then_some(())
+    });
+    copy.finish().expect_err("it is gone");
+    others.finish().expect("the stranger's session lives");
+    slow.join().expect("no panic").expect("who works is left alone");
+}
+
+/// So that whoever claims them finds and ends one that is frozen at it.
+#[test]
+fn the_search_for_what_is_refused_holds_the_ledger_rows_of_what_it_tries() {
+    let fixture = fixture();
+    let owner = claim(&fixture.sink, 1);
+    let mut gate = support::connect(&fixture.url);
+    gate.batch_execute(
+        "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_advisory_xact_lock(5); RETURN NEW; END';
+         CREATE TRIGGER gate BEFORE INSERT ON numbers FOR EACH ROW WHEN (NEW.number = 5) EXECUTE FUNCTION gate();
+         SELECT pg_advisory_lock(5)",
+    )
+    .expect("a gate");
+    std::thread::scope(|scope| {
+        // At once it does not get beyond the first; the second one is tried alone.
+        let applied = scope.spawn(|| fixture.apply(&[batch(&owner, 0, &["13", "5"])]));
+        let mut looker = support::connect(&fixture.url);
+        let waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()";
+        support::wait_for("the trial", SOON, || (looker.query(waits, &[]).expect("a look").len() == 1).then_some(()));
+        let taken = looker.query("SELECT FROM sluicegate_ledger WHERE partition = 1 FOR NO KEY UPDATE NOWAIT", &[]);
+        assert_eq!(taken.expect_err("held").code().map(|code| code.code()), Some("55P03"));
+        gate.batch_execute("SELECT pg_advisory_unlock(5)").expect("opened");
+        assert!(matches!(&applied.join().expect("no panic")[..], [Outcome::Refused(rows)] if rows.len() == 1));
+    });
+}
+
+/// They may be of a time when the server could only be read.
+#[test]
+fn sessions_that_failed_are_not_used_again() {
+    let url = support::new_database("readonly");
+    let database = support::database(&url, SOON, SOON);
+    let sink = Apply::new(Numbers, database.clone(), "test".into(), true, Track::new("numbers"));
+    let set = |what: &str| {
+        let name = url.rsplit('/').next().and_then(|rest| rest.split('?').next()).expect("a name");
+        let mut client = support::connect(&url);
+        client.batch_execute("SET default_transaction_read_only = off").expect("set");
+        client.batch_execute(&format!("ALTER DATABASE {name} {what}")).expect("set");
+    };
+    set("SET default_transaction_read_only = on");
+    sink.create_tables().expect_err("nothing can be created");
+    set("RESET default_transaction_read_only");
+    sink.create_tables().expect("created");
+    set("SET default_transaction_read_only = on");
+    // Sessions of before can still write; one of now is what is wanted.
+    database.session().expect("a session").discard();
+    claims(&sink, &[wanted(1, "one")]).expect_err("nothing can be claimed");
+    set("RESET default_transaction_read_only");
+    claim(&sink, 1);
 }
 
 #[test]

@@ -76,7 +76,7 @@ const SHARED: &[Row] = &[
     row("postgres.statement_timeout_ms", Kind::Millis { min: 0, max: 24 * HOUR }, Is("60000"), &[],
         "How long one statement may take on the server; 0 is no limit."),
     row("postgres.idle_in_transaction_timeout_ms", Kind::Millis { min: 1000, max: 24 * HOUR }, Is("60000"), &[],
-        "After this long without a word from a frozen program the server ends its transaction and frees its locks."),
+        "After this long without a word from a frozen program the server ends its transaction and frees its locks. One that is frozen in the middle of a COPY is ended by other instances, after this and `statement_timeout_ms` together."),
     row("postgres.tcp_user_timeout_ms", Kind::Millis { min: 1000, max: HOUR }, Is("30000"), &[],
         "After this long without an answer a connection counts as dead. `tcp_user_timeout` in the URL wins."),
     row("http.host", Kind::Text(host), Is("127.0.0.1"), &[],

@@ -12,7 +12,7 @@ use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::pg::ledger::{Move, Standing};
 use crate::pg::search::Search;
-use crate::pg::{Database, OBJECT_IN_USE, Session, Work, ledger, letters, outbox};
+use crate::pg::{Database, LOCK_NOT_AVAILABLE, OBJECT_IN_USE, Session, Work, frozen, ledger, letters, outbox};
 use crate::record::Record;
 use crate::track::Track;
 
@@ -77,13 +77,17 @@ impl<F: Flow> Apply<F> {
 
     /// Creates what is missing, under a lock: several instances may start at once.
     pub fn create_tables(&self) -> Result<(), Fault> {
-        let mut session = self.database.session()?;
-        let mut work = session.begin()?;
-        work.run("SELECT pg_advisory_xact_lock(hashtext('sluicegate'))")?;
-        for sql in [ledger::CREATE, letters::CREATE, outbox::CREATE, &self.flow.tables()] {
-            work.run(sql)?;
+        let created = self.database.session()?.work(|work| {
+            work.run("SELECT pg_advisory_xact_lock(hashtext('sluicegate'))")?;
+            [ledger::CREATE, letters::CREATE, outbox::CREATE, &self.flow.tables()]
+                .iter()
+                .try_for_each(|sql| work.run(sql))
+        });
+        if created.as_ref().is_err_and(|fault| fault.cause().code == LOCK_NOT_AVAILABLE) {
+            // Nobody else may be there to do it.
+            self.database.session()?.work(|work| frozen::end_silent(work, &self.database))?;
         }
-        work.commit()
+        created
     }
 
     fn move_of<'b>(&self, batch: &'b Batch<F::Rows>) -> Move<'b> {
@@ -218,7 +222,13 @@ impl<F: Flow> Apply<F> {
             Err(Fault::Reject(cause)) => cause,
             result => return result,
         };
-        let found = self.find_refused(session.begin()?, &all)?;
+        let mut trial = session.begin()?;
+        if self.exactly_once {
+            // Whoever claims them must not have to wait for it, should this one freeze here.
+            let moves: Vec<Move<'_>> = group.iter().map(|batch| self.move_of(batch)).collect();
+            ledger::check(&mut trial, self.flow.name(), &moves)?;
+        }
+        let found = self.find_refused(trial, &all)?;
         if found.is_nothing() {
             // Each row passes, yet not all of them together: not a row's fault that could be named. They are written in
             // the parts in which they passed, as where two of them change places in an index; but never out of their order.
@@ -287,7 +297,10 @@ impl<F: Flow> Sink for Apply<F> {
 
     fn holds(&self, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
         // Without the ledger there is nothing to hold against; that the server answers is still worth knowing.
-        let held = ledger::holds(&self.database, self.flow.name(), claims)?;
+        let held = self.database.session()?.work(|work| {
+            frozen::end_silent(work, &self.database)?;
+            ledger::holds(work, self.flow.name(), claims)
+        })?;
         Ok(held.into_iter().map(|held| held || !self.exactly_once).collect())
     }
 

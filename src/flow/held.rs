@@ -36,15 +36,15 @@ impl<F: Flow> Apply<F> {
 
     /// How much is held back, over all instances: the ledger went past it, so no lag of a partition shows it.
     pub fn count_held(&self) -> Result<(), Fault> {
-        let mut session = self.database.session()?;
-        let mut work = session.begin()?;
-        let level = held::level(&mut work, self.flow.name())?;
-        // Told at once: where so much is parked that it cannot be counted, that keys are held is worth the most.
-        self.track.held_keys.set(level.keys);
-        self.track.held_oldest_s.set(level.oldest_s);
-        let records = if level.keys == 0 { 0 } else { held::count(&mut work, self.flow.name())? };
-        self.track.parked_records.set(records);
-        work.commit()
+        self.database.session()?.work(|work| {
+            let level = held::level(work, self.flow.name())?;
+            // Told at once: where so much is parked that it cannot be counted, that keys are held is worth the most.
+            self.track.held_keys.set(level.keys);
+            self.track.held_oldest_s.set(level.oldest_s);
+            let records = if level.keys == 0 { 0 } else { held::count(work, self.flow.name())? };
+            self.track.parked_records.set(records);
+            Ok(())
+        })
     }
 
     /// A thread that does both until the order to stop.

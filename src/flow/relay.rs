@@ -11,8 +11,8 @@ use crate::engine::{Outbox, Published};
 use crate::fault::Fault;
 use crate::flow::{Apply, Flow};
 use crate::outlet::{self, Message, Outlet};
-use crate::pg::Session;
 use crate::pg::outbox::{self, Entry};
+use crate::pg::{Session, frozen};
 
 /// Messages that may be without an answer. The producer's own queue is far larger. A broker that takes fewer than these
 /// within the time that the producer gives a message is one that the relay makes no way with.
@@ -151,9 +151,9 @@ impl<F: Flow> Apply<F> {
         }
         if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
             *looked = Some(Instant::now());
-            if outbox::unseat(session, flow, self.silence_max)? {
-                log::warn!(flow; "the session that published was silent for {:?} and is ended; another one takes its place", self.silence_max);
-            }
+            let mut work = session.begin()?;
+            frozen::end_publisher(&mut work, flow, self.silence_max)?;
+            work.commit()?;
         }
         Ok(false)
     }

@@ -146,15 +146,7 @@ impl Letters {
     }
 
     fn with_work<T>(&self, ask: impl FnOnce(&mut Work<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        let mut session = self.database.live_session(SESSION_WAIT)?;
-        let asked = session.begin().and_then(|mut work| {
-            let answer = ask(&mut work)?;
-            work.commit().map(|()| answer)
-        });
-        if asked.is_err() {
-            session.discard();
-        }
-        asked.map_err(told)
+        self.database.live_session(SESSION_WAIT)?.work(ask).map_err(told)
     }
 }
 

@@ -24,7 +24,7 @@ const COUNT: &str = include_str!("../../sql/held/count.sql");
 /// Parked records of many keys that are in memory at once,
 const PAGE_ROWS_MAX: i64 = 1_000;
 /// and their bytes, but for the one that goes beyond it.
-const PAGE_BYTES_MAX: i64 = 8 << 20;
+pub const PAGE_BYTES_MAX: i64 = 8 << 20;
 /// The code of a key whose parked records have their turn, in more than one transaction. Without a name its head is dealt
 /// with; with one, these are others than the head that have it.
 pub const FOLLOWING: &str = "following";
@@ -116,9 +116,16 @@ pub fn park(work: &mut Work<'_>, flow: &str, parked: &ToPark<'_>) -> Result<(), 
     }
 }
 
-/// The oldest parked records of a key: place and record of each.
-pub fn parked(work: &mut Work<'_>, flow: &str, key: &[u8], limit: i64) -> Result<Vec<postgres::Row>, Fault> {
-    work.query(PARKED, &[&flow, &key, &limit])
+/// The oldest parked records of a key: place and record of each, and the bytes of those before it. So many at most, and one
+/// that begins beyond so many bytes.
+pub fn parked(
+    work: &mut Work<'_>,
+    flow: &str,
+    key: &[u8],
+    rows_max: i64,
+    bytes_max: i64,
+) -> Result<Vec<postgres::Row>, Fault> {
+    work.query(PARKED, &[&flow, &key, &rows_max, &bytes_max])
 }
 
 /// Parked records of these keys, of each those behind a place of its own: key, place and record of each, in their order.

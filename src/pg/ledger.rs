@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Database, LOCK_NOT_AVAILABLE, Work};
+use super::{Database, LOCK_NOT_AVAILABLE, Work, frozen};
 use crate::engine::{Claim, Claims, Wanted};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
@@ -37,7 +37,6 @@ const INSERT: &str = include_str!("../../sql/ledger/insert.sql");
 const CLAIM: &str = include_str!("../../sql/ledger/claim.sql");
 const ADVANCE: &str = include_str!("../../sql/ledger/advance.sql");
 const POSITIONS: &str = include_str!("../../sql/ledger/positions.sql");
-const HOLDERS: &str = include_str!("../../sql/ledger/holders.sql");
 
 struct Entry {
     next_offset: i64,
@@ -94,29 +93,18 @@ pub fn advance<'a>(
 /// Takes partitions over. Waits for what their former owner has in flight, and ends its session if that does
 /// not come to an end by itself: then the owner is frozen, and what it holds can never be committed.
 pub fn claim(database: &Database, flow: &str, owner: &str, wanted: &[Wanted]) -> Result<Claims, Fault> {
-    let mut session = database.session()?;
-    let mut work = session.begin()?;
-    work.run(&format!("SET LOCAL lock_timeout = {}", database.claim_lock_timeout.as_millis()))?;
-    match claim_in(&mut work, flow, owner, wanted) {
-        Ok(claims) => {
-            failpoint::reach(Point::InClaim)?;
-            work.commit().map(|()| claims)
-        }
-        Err(fault) if fault.cause().code == LOCK_NOT_AVAILABLE => {
-            drop(work);
-            let mut work = session.begin()?;
-            let (topics, ids) = columns(wanted.iter().map(|wanted| &wanted.partition));
-            let silence_s = database.claim_lock_timeout.as_secs_f64();
-            for holder in work.query(HOLDERS, &[&flow, &topics, &ids, &silence_s])? {
-                let pid: i32 = holder.get(0);
-                log::warn!(flow; "ending session {pid} of a former owner that keeps its partitions locked");
-                work.query("SELECT pg_terminate_backend($1)", &[&pid])?;
-            }
-            work.commit()?;
-            Err(fault)
-        }
-        Err(fault) => Err(fault),
+    let claimed = database.session()?.work(|work| {
+        // That it was a lock which was waited for is to be seen, whatever a statement may take otherwise.
+        let lock_timeout_ms = database.options.claim_lock_timeout.as_millis();
+        work.run(&format!("SET LOCAL lock_timeout = {lock_timeout_ms}; SET LOCAL statement_timeout = 0"))?;
+        let claims = claim_in(work, flow, owner, wanted)?;
+        failpoint::reach(Point::InClaim)?;
+        Ok(claims)
+    });
+    if claimed.as_ref().is_err_and(|fault| fault.cause().code == LOCK_NOT_AVAILABLE) {
+        frozen::end_holders(database, flow, wanted.iter().map(|wanted| &wanted.partition))?;
     }
+    claimed
 }
 
 fn claim_in(work: &mut Work<'_>, flow: &str, owner: &str, wanted: &[Wanted]) -> Result<Claims, Fault> {
@@ -171,11 +159,8 @@ fn claim_in(work: &mut Work<'_>, flow: &str, owner: &str, wanted: &[Wanted]) -> 
 }
 
 /// Whether each claim still holds, with at least this offset applied. Takes no lock.
-pub fn holds(database: &Database, flow: &str, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
-    let mut session = database.session()?;
-    let mut work = session.begin()?;
+pub fn holds(work: &mut Work<'_>, flow: &str, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
     let rows = work.query(POSITIONS, &[&flow])?;
-    work.commit()?;
     let known: HashMap<(String, i32), (i64, i64)> =
         rows.iter().map(|row| ((row.get(0), row.get(1)), (row.get(2), row.get(3)))).collect();
     let holds = |(claim, applied): &(Arc<Claim>, i64)| {

@@ -2,6 +2,7 @@
 
 pub mod copy;
 pub mod fault;
+pub mod frozen;
 pub mod held;
 pub mod ledger;
 pub mod letters;
@@ -105,8 +106,7 @@ impl SessionOptions {
 pub struct Database {
     pool: r2d2::Pool<Manager>,
     last_error: LastError,
-    claim_lock_timeout: Duration,
-    is_synchronous: bool,
+    options: SessionOptions,
 }
 
 impl Database {
@@ -124,12 +124,7 @@ impl Database {
             .error_handler(Box::new(last_error.clone()))
             .connection_customizer(Box::new(SetUp(options.statements())))
             .build_unchecked(Manager(PostgresConnectionManager::new(config, tls)));
-        Database {
-            pool,
-            last_error,
-            claim_lock_timeout: options.claim_lock_timeout,
-            is_synchronous: options.synchronous_commit,
-        }
+        Database { pool, last_error, options: options.clone() }
     }
 
     /// Sessions that are open, in use or not.
@@ -139,7 +134,7 @@ impl Database {
 
     /// Whether a commit waits for the disk.
     pub fn is_synchronous(&self) -> bool {
-        self.is_synchronous
+        self.options.synchronous_commit
     }
 
     pub fn session(&self) -> Result<Session, Fault> {
@@ -290,6 +285,18 @@ impl Session {
         self.tally = Tally::default();
         let level = Level::open(&mut self.link.client, &mut self.tally, 0)?;
         Ok(Work { level, statements: &mut self.statements })
+    }
+
+    /// One transaction. A session in which it fails is not used again: it may be one that can only read since a fail-over.
+    pub fn work<T>(mut self, ask: impl FnOnce(&mut Work<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        let answer = self.begin().and_then(|mut work| {
+            let answer = ask(&mut work)?;
+            work.commit().map(|()| answer)
+        });
+        if answer.is_err() {
+            self.discard();
+        }
+        answer
     }
 
     /// Of the newest transaction.

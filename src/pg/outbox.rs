@@ -13,7 +13,6 @@ pub const CREATE: &str = include_str!("../../sql/outbox/create.sql");
 const PUT: &str = include_str!("../../sql/outbox/put.sql");
 const FLUSH: &str = include_str!("../../sql/outbox/flush.sql");
 const GUARD: &str = include_str!("../../sql/outbox/guard.sql");
-const UNSEAT: &str = include_str!("../../sql/outbox/unseat.sql");
 const TAKE: &str = include_str!("../../sql/outbox/take.sql");
 const DROP: &str = include_str!("../../sql/outbox/drop.sql");
 
@@ -53,13 +52,6 @@ pub fn guard(session: &mut Session, flow: &str) -> Result<bool, Fault> {
     let mut work = session.begin()?;
     let is_ours = work.query(GUARD, &[&flow])?.first().is_some_and(|row| row.get(0));
     work.commit().map(|()| is_ours)
-}
-
-/// Ends the session that may publish for the flow, if it has been silent for so long. Gives whether there was one.
-pub fn unseat(session: &mut Session, flow: &str, silence_max: Duration) -> Result<bool, Fault> {
-    let mut work = session.begin()?;
-    let ended = work.query(UNSEAT, &[&flow, &silence_max.as_secs_f64()])?;
-    work.commit().map(|()| !ended.is_empty())
 }
 
 /// Ends a silence.

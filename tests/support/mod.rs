@@ -69,17 +69,24 @@ pub fn connect(url: &str) -> postgres::Client {
 
 /// Sessions as the program has them: how long they wait for locks, and how long a transaction of theirs may be idle.
 pub fn database(url: &str, lock_timeout: Duration, idle_in_transaction_timeout: Duration) -> Database {
-    let mut config: postgres::Config = url.parse().expect("a URL");
-    config.application_name("sluicegate-test");
-    let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
-    let options = SessionOptions {
+    database_with(url, &session_options(lock_timeout, idle_in_transaction_timeout))
+}
+
+pub fn session_options(lock_timeout: Duration, idle_in_transaction_timeout: Duration) -> SessionOptions {
+    SessionOptions {
         synchronous_commit: true,
         lock_timeout,
         claim_lock_timeout: lock_timeout,
         statement_timeout: Duration::ZERO,
         idle_in_transaction_timeout,
-    };
-    Database::new(config, postgres_openssl::MakeTlsConnector::new(tls), &options, 4)
+    }
+}
+
+pub fn database_with(url: &str, options: &SessionOptions) -> Database {
+    let mut config: postgres::Config = url.parse().expect("a URL");
+    config.application_name("sluicegate-test");
+    let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls()).expect("TLS").build();
+    Database::new(config, postgres_openssl::MakeTlsConnector::new(tls), options, 4)
 }
 
 /// Calls until it gives something, or panics after `limit` with what was waited for.

@@ -12,12 +12,14 @@ use super::{NAME, Step};
 use crate::fault::Fault;
 use crate::outlet::Message;
 use crate::pg::Work;
-use crate::pg::held::{self, Head, ToPark};
+use crate::pg::held::{self, Head, PAGE_BYTES_MAX, ToPark};
 use crate::record::{Headers, Partition, Record};
 
-/// Parked records whose turn comes in one transaction. Where there are more, the next one is made a head, and goes the
-/// way of those that are tried again, due at once.
+/// Parked records whose turn comes in one transaction, and how many bytes they may have but for the last one. Where there are
+/// more, the next one is made a head, and goes the way of those that are tried again, due at once. Memory: so many bytes, and
+/// a message for each head of the group.
 const TURNS_MAX: usize = 1_000;
+const TURNS_BYTES_MAX: i64 = PAGE_BYTES_MAX;
 
 /// What is held of the keys of a group, with the rows locked, and the parked records whose turn may come.
 #[derive(Default)]
@@ -46,17 +48,17 @@ impl Holds {
         if holds.heads.is_empty() {
             return Ok(holds);
         }
-        let mut turns = TURNS_MAX;
+        let mut turns = Turns { rows: TURNS_MAX, bytes: TURNS_BYTES_MAX };
         let mut seen: BTreeSet<&[u8]> = BTreeSet::new();
         for index in 0..group.len() {
             let Some(key) = group.key(index).filter(|_| holds.is_head(group, index)) else { continue };
             if seen.insert(key) {
-                let rows = parked(work, key, turns)?;
+                let rows = turns.parked(work, key)?;
                 for (number, row) in rows.iter().enumerate() {
-                    let is_too_many = number >= turns && number + 1 == rows.len() && !is_too_large(row);
+                    let is_too_many = number + 1 == rows.len() && !turns.has(number, row) && !is_too_large(row);
                     holds.parked.add(chain, key, row.get(0), row.get(1), is_too_many)?;
                 }
-                turns = turns.saturating_sub(rows.len());
+                turns.take(&rows);
             }
         }
         Ok(holds)
@@ -72,17 +74,41 @@ impl Holds {
     }
 }
 
-/// The oldest parked records of a key: as many as have their turn, and one more. That one has to go through a topic: where
-/// it is too large, it has its turn as well.
-fn parked(work: &mut Work<'_>, key: &[u8], turns: usize) -> Result<Vec<postgres::Row>, Fault> {
-    let mut wanted = turns + 1;
-    loop {
-        let rows = held::parked(work, NAME, key, wanted as i64)?;
-        if rows.len() < wanted || !rows.last().is_some_and(is_too_large) {
-            return Ok(rows);
-        }
-        wanted += 1;
+/// What still has its turn in a transaction.
+struct Turns {
+    rows: usize,
+    bytes: i64,
+}
+
+impl Turns {
+    /// Whether this one of a key does.
+    fn has(&self, number: usize, row: &postgres::Row) -> bool {
+        number < self.rows && bytes_before(row) < self.bytes
     }
+
+    /// The oldest parked records of a key: as many as have their turn, and one more. That one has to go through a topic: where
+    /// it is too large, it has its turn as well.
+    fn parked(&self, work: &mut Work<'_>, key: &[u8]) -> Result<Vec<postgres::Row>, Fault> {
+        let (mut rows_max, mut bytes_max, mut known) = (self.rows + 1, self.bytes, 0);
+        loop {
+            let rows = held::parked(work, NAME, key, rows_max as i64, bytes_max)?;
+            match rows.last() {
+                Some(last) if rows.len() > known && !self.has(rows.len() - 1, last) && is_too_large(last) => {
+                    (rows_max, bytes_max, known) = (rows.len() + 1, bytes_before(last) + 1, rows.len());
+                }
+                _ => return Ok(rows),
+            }
+        }
+    }
+
+    fn take(&mut self, rows: &[postgres::Row]) {
+        self.rows = self.rows.saturating_sub(rows.len());
+        self.bytes -= rows.last().map_or(0, |last| bytes_before(last) + last.get::<_, &[u8]>(1).len() as i64);
+    }
+}
+
+fn bytes_before(row: &postgres::Row) -> i64 {
+    row.get(2)
 }
 
 fn is_too_large(row: &postgres::Row) -> bool {

@@ -1,7 +1,6 @@
--- Ends the session that may publish for a flow where it has said nothing for so many seconds: its instance is frozen, or cut
--- off. A statement that runs is no silence, but for one that waits for its client. Sessions of other roles are not seen.
--- Ending stands in the list: among the conditions it could be asked before the others.
-SELECT pg_terminate_backend(pid)
+-- The session that may publish for a flow where it has said nothing for so many seconds: its instance is frozen, or cut off. A
+-- statement that runs is no silence, but for one that waits for its client. Sessions of other roles are not seen.
+SELECT pid
 FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND objsubid = 2 AND granted
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -1,0 +1,56 @@
+//! Sessions whose process is frozen: its kernel still answers for it, and what they hold would be held until it wakes up.
+//! Whoever is kept waiting ends them. What they had not committed is gone with that, and others do it again. Only sessions of
+//! this program and of the same role are ever touched.
+
+use std::time::Duration;
+
+use super::{Database, SessionOptions, Work};
+use crate::fault::Fault;
+use crate::record::Partition;
+
+const HOLDERS: &str = include_str!("../../sql/frozen/holders.sql");
+const SILENT: &str = include_str!("../../sql/frozen/silent.sql");
+const PUBLISHER: &str = include_str!("../../sql/frozen/publisher.sql");
+const END: &str = "SELECT pg_terminate_backend($1)";
+
+/// Between two statements a sound program takes no longer.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+/// Where a statement may take as long as it likes.
+const STATEMENT_MAX: Duration = Duration::from_secs(3600);
+
+/// Those that keep a claim of these partitions waiting.
+pub fn end_holders<'a>(
+    database: &Database,
+    flow: &str,
+    partitions: impl Iterator<Item = &'a Partition>,
+) -> Result<(), Fault> {
+    let (topics, ids): (Vec<&str>, Vec<i32>) = partitions.map(|partition| (&*partition.topic, partition.id)).unzip();
+    let silence_s = database.options.claim_lock_timeout.max(PAUSE_MAX).as_secs_f64();
+    database.session()?.work(|work| {
+        let holders = work.query(HOLDERS, &[&flow, &topics, &ids, &silence_s])?;
+        end(work, &holders, "keeps partitions locked that are claimed")
+    })
+}
+
+/// Those that wait for their client in the middle of a statement, which the server itself counts as work.
+pub fn end_silent(work: &mut Work<'_>, database: &Database) -> Result<(), Fault> {
+    let SessionOptions { statement_timeout, idle_in_transaction_timeout, .. } = database.options;
+    let statement_max = if statement_timeout.is_zero() { STATEMENT_MAX } else { statement_timeout };
+    let silence_s = (idle_in_transaction_timeout + statement_max).as_secs_f64();
+    let silent = work.query(SILENT, &[&silence_s])?;
+    end(work, &silent, "has been silent in the middle of a statement")
+}
+
+/// The one that may publish for the flow, where it has been silent for so long.
+pub fn end_publisher(work: &mut Work<'_>, flow: &str, silence_max: Duration) -> Result<(), Fault> {
+    let publisher = work.query(PUBLISHER, &[&flow, &silence_max.as_secs_f64()])?;
+    end(work, &publisher, "published, and another one takes its place")
+}
+
+fn end(work: &mut Work<'_>, sessions: &[postgres::Row], why: &str) -> Result<(), Fault> {
+    sessions.iter().try_for_each(|session| {
+        let pid: i32 = session.get(0);
+        log::warn!("ending session {pid}: a frozen one {why}");
+        work.query(END, &[&pid]).map(drop)
+    })
+}
