@@ -274,7 +274,7 @@ impl Drop for Level<'_> {
         } else {
             format!("ROLLBACK TO level_{depth}; RELEASE level_{depth}")
         };
-        // Where that fails the connection has, and with it the transaction.
+        // Where that fails, so does what comes next: the transaction is aborted, or the connection has ended.
         let _ = self.client.batch_execute(&back);
     }
 }
