@@ -142,8 +142,9 @@ impl Lane {
         let armed = format!("{}={}@{}", round.point, round.action, round.count);
         let mut hit = self.start(&group, Some(armed));
         if round.point == "revoked" {
-            // It has to own something before a second one can come and ask for its share.
-            self.wait_done(&[])?;
+            // It has to own something before a second one can come and ask for its share. What was sent does not show it: all of
+            // that may have been aborted.
+            hit.wait_assigned();
         }
         for _ in 0..round.others {
             // One of them may be of another group: nobody tells it to share.
