@@ -413,9 +413,15 @@ pub fn is_section(path: &str) -> bool {
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let bare = |text: &str| text.replace(['-', '_'], "").to_lowercase();
     let word = bare(word);
-    let by_distance = known.into_iter().map(|known| (strsim::damerau_levenshtein(&word, &bare(known)), known));
-    let (distance, known) = by_distance.min_by_key(|(distance, _)| *distance)?;
-    (distance <= word.len() / 3).then_some(known)
+    let (length, distance_max) = (word.chars().count(), word.len() / 3);
+    // What is much longer or shorter is not compared: that would take a long word's length times all of theirs.
+    let is_near = |(bare, _): &(String, &str)| bare.chars().count().abs_diff(length) <= distance_max;
+    let near = known.into_iter().map(|known| (bare(known), known)).filter(is_near);
+    let by_distance = near.map(|(bare, known)| (strsim::damerau_levenshtein(&word, &bare), known));
+    by_distance
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= distance_max)
+        .map(|(_, known)| known)
 }
 
 #[cfg(test)]
