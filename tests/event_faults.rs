@@ -70,6 +70,7 @@ fn an_order_to_stop_in_the_middle_of_retries_and_slow_handlers_loses_and_doubles
                       {"kind": "sql", "sql": "SELECT pg_sleep(0.002)::text", "params": []}]"#;
     let mut stream = Stream::new("stopped", handlers);
     let rows = |stream: &Stream| stream.number("SELECT count(*) FROM events");
+    let mut in_the_middle = 0;
     for round in 0..3 {
         let before = rows(&stream);
         send(&mut stream, round * 1_000..(round + 1) * 1_000);
@@ -80,7 +81,9 @@ fn an_order_to_stop_in_the_middle_of_retries_and_slow_handlers_loses_and_doubles
         assert!(instance.get("/health/live").is_some(), "it answers while its handlers are slow");
         instance.signal("TERM");
         assert_eq!(instance.wait(SOON), Some(0), "{}", instance.log_tail(20));
+        in_the_middle += u32::from(rows(&stream) < (round as i64 + 1) * 900);
     }
+    assert!(in_the_middle > 0, "it was never stopped in the middle");
     let _instance = stream.start();
     stream.check();
 }

@@ -188,22 +188,28 @@ fn what_is_parked_behind_a_head_is_in_memory_by_its_bytes() {
     let sink = with_gate(&url, 0, "RAISE 'busy' USING ERRCODE = '40001'");
     let (main, retry) = (claim(&sink, "events"), claim(&sink, "events-retry-1"));
     let filler = "x".repeat(500_000);
-    let records: Vec<_> =
-        (0..41).map(|number| (number, headers(&number.to_string(), &[("filler", &filler)]))).collect();
+    // The first one that is too many repeats another's id.
+    let id = |number: u64| if number == 18 { "3".to_owned() } else { number.to_string() };
+    let records: Vec<_> = (0..41).map(|number| (number, headers(&id(number), &[("filler", &filler)]))).collect();
     let apply = |group: Vec<Batch<_>>| {
         let outcomes = sink.apply(&mut None, &group).expect("applied");
         assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Written), "{outcomes:?}");
     };
-    records
-        .chunks(10)
-        .enumerate()
-        .for_each(|(number, some)| apply(vec![batch(&sink, &main, number as i64 * 10, some)]));
+    for (number, some) in records.chunks(10).enumerate() {
+        apply(vec![batch(&sink, &main, number as i64 * 10, some)]);
+    }
     assert!(numbers(&url).is_empty());
     open_gate(&url);
-    apply(vec![batch(&sink, &retry, 0, &[(0, again("0", "0"))])]);
-    // 8 MiB of them, and the next one is the head.
-    assert_eq!(numbers(&url), (0..18).collect::<Vec<i64>>());
-    let parked: i64 = connect(&url).query_one("SELECT count(*) FROM sluicegate_parked", &[]).expect("a count").get(0);
-    let head: String = connect(&url).query_one("SELECT head FROM sluicegate_held", &[]).expect("a head").get(0);
-    assert_eq!((parked, head.rsplit('/').next()), (22, Some("18")));
+    // 8 MiB of them each time, and the next one is the head.
+    let heads = [(0, Some(18), 22), (18, Some(36), 4), (36, None, 0)];
+    for (turn, (head, next, parked)) in heads.into_iter().enumerate() {
+        apply(vec![batch(&sink, &retry, turn as i64, &[(head, again(&id(head), &head.to_string()))])]);
+        let written: Vec<i64> = (0..next.unwrap_or(41)).filter(|number| *number != 18).collect();
+        assert_eq!(numbers(&url), written);
+        let left = connect(&url).query_one("SELECT count(*) FROM sluicegate_parked", &[]).expect("a count");
+        assert_eq!(left.get::<_, i64>(0), parked);
+        let held = connect(&url).query("SELECT head FROM sluicegate_held", &[]).expect("heads");
+        let held: Vec<String> = held.iter().map(|row| row.get(0)).collect();
+        assert_eq!(held, next.map(|next| format!("events/0/{next}")).into_iter().collect::<Vec<_>>());
+    }
 }

@@ -259,7 +259,7 @@ fn a_former_owner_frozen_in_its_transaction_is_ended() {
         frozen.batch_execute(sql).expect("locked");
         let first = claims(&sink, &[wanted(partition, "one")]);
         assert!(matches!(first, Err(Fault::Retry(_))), "{first:?}");
-        let later = support::wait_for("a claim", SOON, || claims(&sink, &[wanted(partition, "one")]).ok());
+        let later = support::wait_for("a claim", 6 * SOON, || claims(&sink, &[wanted(partition, "one")]).ok());
         assert!(frozen.batch_execute("COMMIT").is_err(), "its commit fails");
         later.into_iter().next().expect("one answer").expect("granted")
     };
@@ -281,6 +281,10 @@ fn whoever_is_frozen_in_the_middle_of_a_copy_is_ended_by_others() {
     let sink = sink_with(&fixture.url, &options);
     let (mut frozen, mut slow, mut stranger) = (ours(&fixture.url), ours(&fixture.url), support::connect(&fixture.url));
     let slow = std::thread::spawn(move || slow.batch_execute("SELECT pg_sleep(6)"));
+    let sleeps = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    support::wait_for("it to be at work", SOON, || {
+        (support::connect(&fixture.url).query(sleeps, &[]).expect("a look").len() == 1).then_some(())
+    });
     // It stands for what nobody claims: a trial, a replay.
     let mut copy = frozen.copy_in("COPY numbers (number) FROM STDIN").expect("a copy");
     let mut others = stranger.copy_in("COPY parents FROM STDIN").expect("a copy");

@@ -413,7 +413,8 @@ pub fn is_section(path: &str) -> bool {
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let bare = |text: &str| text.replace(['-', '_'], "").to_lowercase();
     let word = bare(word);
-    let (length, distance_max) = (word.chars().count(), word.len() / 3);
+    let length = word.chars().count();
+    let distance_max = length / 3;
     // What is much longer or shorter is not compared: that would take a long word's length times all of theirs.
     let is_near = |(bare, _): &(String, &str)| bare.chars().count().abs_diff(length) <= distance_max;
     let near = known.into_iter().map(|known| (bare(known), known)).filter(is_near);

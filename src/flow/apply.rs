@@ -78,14 +78,15 @@ impl<F: Flow> Apply<F> {
     /// Creates what is missing, under a lock: several instances may start at once.
     pub fn create_tables(&self) -> Result<(), Fault> {
         let created = self.database.session()?.work(|work| {
-            work.run("SELECT pg_advisory_xact_lock(hashtext('sluicegate'))")?;
+            // Its waits end by the limit of locks, and an index of a large table may take long.
+            work.run("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(hashtext('sluicegate'))")?;
             [ledger::CREATE, letters::CREATE, outbox::CREATE, &self.flow.tables()]
                 .iter()
                 .try_for_each(|sql| work.run(sql))
         });
         if created.as_ref().is_err_and(|fault| fault.cause().code == LOCK_NOT_AVAILABLE) {
             // Nobody else may be there to do it.
-            self.database.session()?.work(|work| frozen::end_silent(work, &self.database))?;
+            frozen::end_silent(&self.database);
         }
         created
     }
@@ -226,7 +227,10 @@ impl<F: Flow> Apply<F> {
         if self.exactly_once {
             // Whoever claims them must not have to wait for it, should this one freeze here.
             let moves: Vec<Move<'_>> = group.iter().map(|batch| self.move_of(batch)).collect();
-            ledger::check(&mut trial, self.flow.name(), &moves)?;
+            if ledger::check(&mut trial, self.flow.name(), &moves)?.contains(&Standing::Fenced) {
+                // The rows of others are not to be kept from them. What is ours is read again.
+                return Ok(vec![Outcome::Fenced; group.len()]);
+            }
         }
         let found = self.find_refused(trial, &all)?;
         if found.is_nothing() {
@@ -297,10 +301,8 @@ impl<F: Flow> Sink for Apply<F> {
 
     fn holds(&self, claims: &[(Arc<Claim>, i64)]) -> Result<Vec<bool>, Fault> {
         // Without the ledger there is nothing to hold against; that the server answers is still worth knowing.
-        let held = self.database.session()?.work(|work| {
-            frozen::end_silent(work, &self.database)?;
-            ledger::holds(work, self.flow.name(), claims)
-        })?;
+        let held = self.database.session()?.work(|work| ledger::holds(work, self.flow.name(), claims))?;
+        frozen::end_silent(&self.database);
         Ok(held.into_iter().map(|held| held || !self.exactly_once).collect())
     }
 

@@ -116,16 +116,17 @@ pub fn park(work: &mut Work<'_>, flow: &str, parked: &ToPark<'_>) -> Result<(), 
     }
 }
 
-/// The oldest parked records of a key: place and record of each, and the bytes of those before it. So many at most, and one
-/// that begins beyond so many bytes.
+/// The oldest parked records of a key behind a place: place and record of each. So many at most, and one that begins beyond
+/// so many bytes.
 pub fn parked(
     work: &mut Work<'_>,
     flow: &str,
     key: &[u8],
+    after: i64,
     rows_max: i64,
     bytes_max: i64,
 ) -> Result<Vec<postgres::Row>, Fault> {
-    work.query(PARKED, &[&flow, &key, &rows_max, &bytes_max])
+    work.query(PARKED, &[&flow, &key, &after, &rows_max, &bytes_max])
 }
 
 /// Parked records of these keys, of each those behind a place of its own: key, place and record of each, in their order.

@@ -93,7 +93,8 @@ pub fn advance<'a>(
 /// Takes partitions over. Waits for what their former owner has in flight, and ends its session if that does
 /// not come to an end by itself: then the owner is frozen, and what it holds can never be committed.
 pub fn claim(database: &Database, flow: &str, owner: &str, wanted: &[Wanted]) -> Result<Claims, Fault> {
-    let claimed = database.session()?.work(|work| {
+    let mut session = database.session()?;
+    let claimed = session.attempt(|work| {
         // That it was a lock which was waited for is to be seen, whatever a statement may take otherwise.
         let lock_timeout_ms = database.options.claim_lock_timeout.as_millis();
         work.run(&format!("SET LOCAL lock_timeout = {lock_timeout_ms}; SET LOCAL statement_timeout = 0"))?;
@@ -102,7 +103,10 @@ pub fn claim(database: &Database, flow: &str, owner: &str, wanted: &[Wanted]) ->
         Ok(claims)
     });
     if claimed.as_ref().is_err_and(|fault| fault.cause().code == LOCK_NOT_AVAILABLE) {
-        frozen::end_holders(database, flow, wanted.iter().map(|wanted| &wanted.partition))?;
+        session.attempt(|work| frozen::end_holders(work, flow, wanted.iter().map(|wanted| &wanted.partition)))?;
+    }
+    if claimed.is_err() {
+        session.discard();
     }
     claimed
 }

@@ -289,14 +289,18 @@ impl Session {
 
     /// One transaction. A session in which it fails is not used again: it may be one that can only read since a fail-over.
     pub fn work<T>(mut self, ask: impl FnOnce(&mut Work<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        let answer = self.begin().and_then(|mut work| {
-            let answer = ask(&mut work)?;
-            work.commit().map(|()| answer)
-        });
+        let answer = self.attempt(ask);
         if answer.is_err() {
             self.discard();
         }
         answer
+    }
+
+    /// The same for whoever has something to ask in it even then.
+    pub fn attempt<T>(&mut self, ask: impl FnOnce(&mut Work<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut work = self.begin()?;
+        let answer = ask(&mut work)?;
+        work.commit().map(|()| answer)
     }
 
     /// Of the newest transaction.

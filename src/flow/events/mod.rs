@@ -189,13 +189,14 @@ impl Events {
             if let Some(key) = key.filter(|key| holds.is_head(group, index) && freed.insert(*key)) {
                 held.remove(key);
             }
-            if repeats[index] {
+            let is_too_many = group.parked(index).is_some_and(|number| holds.parked.places[number].2);
+            // One too many goes on as the head whatever it is: those behind it have not been read.
+            if repeats[index] && !is_too_many {
                 return Step::Duplicate;
             }
             if key.is_some_and(|key| held.contains(key)) {
                 return Step::Parked;
             }
-            let is_too_many = group.parked(index).is_some_and(|number| holds.parked.places[number].2);
             let step = match failures.get(&index).unwrap_or(&row.fate) {
                 _ if is_too_many => Step::Handed,
                 Fate::Handled => Step::Processed,

@@ -54,11 +54,13 @@ impl Holds {
             let Some(key) = group.key(index).filter(|_| holds.is_head(group, index)) else { continue };
             if seen.insert(key) {
                 let rows = turns.parked(work, key)?;
+                let mut before = 0;
                 for (number, row) in rows.iter().enumerate() {
-                    let is_too_many = number + 1 == rows.len() && !turns.has(number, row) && !is_too_large(row);
+                    let is_too_many = number + 1 == rows.len() && !turns.has(number, before) && !is_too_large(row);
                     holds.parked.add(chain, key, row.get(0), row.get(1), is_too_many)?;
+                    before += bytes(row);
                 }
-                turns.take(&rows);
+                turns = Turns { rows: turns.rows.saturating_sub(rows.len()), bytes: turns.bytes - before };
             }
         }
         Ok(holds)
@@ -81,38 +83,34 @@ struct Turns {
 }
 
 impl Turns {
-    /// Whether this one of a key does.
-    fn has(&self, number: usize, row: &postgres::Row) -> bool {
-        number < self.rows && bytes_before(row) < self.bytes
+    /// Whether one of a key does that comes behind so many others of so many bytes.
+    fn has(&self, number: usize, before: i64) -> bool {
+        number < self.rows && before < self.bytes
     }
 
     /// The oldest parked records of a key: as many as have their turn, and one more. That one has to go through a topic: where
     /// it is too large, it has its turn as well.
     fn parked(&self, work: &mut Work<'_>, key: &[u8]) -> Result<Vec<postgres::Row>, Fault> {
-        let (mut rows_max, mut bytes_max, mut known) = (self.rows + 1, self.bytes, 0);
-        loop {
-            let rows = held::parked(work, NAME, key, rows_max as i64, bytes_max)?;
-            match rows.last() {
-                Some(last) if rows.len() > known && !self.has(rows.len() - 1, last) && is_too_large(last) => {
-                    (rows_max, bytes_max, known) = (rows.len() + 1, bytes_before(last) + 1, rows.len());
-                }
-                _ => return Ok(rows),
+        let mut rows = held::parked(work, NAME, key, i64::MIN, self.rows as i64 + 1, self.bytes)?;
+        let mut before: i64 = rows.iter().rev().skip(1).map(bytes).sum();
+        while let Some(last) = rows.last().filter(|last| is_too_large(last) && !self.has(rows.len() - 1, before)) {
+            before += bytes(last);
+            let next = held::parked(work, NAME, key, last.get(0), 1, 0)?;
+            if next.is_empty() {
+                break;
             }
+            rows.extend(next);
         }
-    }
-
-    fn take(&mut self, rows: &[postgres::Row]) {
-        self.rows = self.rows.saturating_sub(rows.len());
-        self.bytes -= rows.last().map_or(0, |last| bytes_before(last) + last.get::<_, &[u8]>(1).len() as i64);
+        Ok(rows)
     }
 }
 
-fn bytes_before(row: &postgres::Row) -> i64 {
-    row.get(2)
+fn bytes(row: &postgres::Row) -> i64 {
+    row.get::<_, &[u8]>(1).len() as i64
 }
 
 fn is_too_large(row: &postgres::Row) -> bool {
-    row.get::<_, &[u8]>(1).len() > MESSAGE_BYTES_MAX
+    bytes(row) > MESSAGE_BYTES_MAX as i64
 }
 
 impl Parked {
