@@ -12,6 +12,8 @@ mod moves;
 mod refusals;
 #[path = "changes/rows.rs"]
 mod rows;
+#[path = "changes/names.rs"]
+mod names;
 #[path = "changes/snapshots.rs"]
 mod snapshots;
 #[path = "changes/strangers.rs"]

@@ -136,6 +136,13 @@ impl Naming {
         check_name(&target.schema, "the schema of the target")?;
         check_name(&target.name, "the target table")?;
         if target.name.starts_with("sluicegate_") {
+        if target.schema.starts_with("pg_") || target.schema == "information_schema" {
+            let text = format!(
+                "the schema \"{}\" of the target is one that PostgreSQL keeps for itself: give it another name",
+                target.schema
+            );
+            return Err(Cause::new("cdc.name", text));
+        }
             let text =
                 format!("the target table \"{}\" has a name of this program's own: give it another one", target.name);
             return Err(Cause::new("cdc.name", text));
