@@ -18,6 +18,29 @@ fn create(table: &Table, id: i32, v: &str) -> Event {
     table.event("c", Value::Null, row(id, v), i64::from(id))
 }
 
+#[test]
+fn a_dot_in_a_name_is_not_the_one_between_schema_and_table() {
+    let (dotted, other) = (of("a.b", "c"), of("a", "b.c"));
+    let mut target = Target::new(&[]);
+    target.apply("one", 0, &[create(&dotted, 1, "of a.b")]);
+    target.apply("two", 0, &[create(&other, 1, "of a")]);
+    target.apply("one", 0, &[dotted.event("d", row(1, "of a.b"), Value::Null, 5)]);
+    assert_eq!(target.rows(r#"SELECT id, v FROM "a"."b.c""#), ["1|of a"]);
+    assert_eq!(target.rows(r#"SELECT id, v FROM "a.b"."c""#), [""; 0]);
+    let follows = "SELECT target_schema, target_name, source FROM sluicegate_cdc_tables ORDER BY source";
+    assert_eq!(target.rows(follows), [r#"a.b|c|cdc/"a.b".c"#, "a|b.c|cdc/a.b.c"]);
+    assert_eq!(target.letters, []);
+
+    // Where both have to be one table, the second one is refused.
+    let mut target = Target::new(&[("table_name", "all.same")]);
+    target.apply("one", 0, &[create(&dotted, 1, "of a.b")]);
+    target.apply("two", 0, &[create(&other, 1, "of a")]);
+    assert_eq!(
+        (target.rows("SELECT v FROM \"all\".same"), target.codes()),
+        (vec!["of a.b".to_owned()], vec!["cdc.collision"])
+    );
+}
+
 /// The server would refuse to make a table there for lack of a right, which is no record's fault, and be asked for ever; and
 /// to a superuser the catalog is a table like any other.
 #[test]

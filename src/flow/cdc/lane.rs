@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::message::utf8;
-use super::naming::{Naming, TableName, source_name};
+use super::naming::{Naming, TableName, identity, source_name};
 use super::shape::{Additions, Fields, Named, Shape, Types, named};
 use crate::decode::debezium::{Field, Kind, NameRules, Origin, Widening, payload_behind, unwrap};
 use crate::fault::Cause;
@@ -124,7 +124,7 @@ struct Held {
     schemas: HashMap<String, Arc<ValueSchema>>,
     numbers: usize,
     shapes: HashMap<String, Arc<Shape>>,
-    /// Kinds of fields without a schema, by table and field.
+    /// Kinds of fields without a schema, by the table's identity and field.
     guesses: HashMap<(String, String), Kind>,
     /// Whether the rows of a topic come in an envelope.
     topics: HashMap<String, bool>,
@@ -199,7 +199,7 @@ impl Known {
         let fields: Vec<Named> = match schema {
             Some(schema) => named(&schema.fields),
             None => {
-                let source = source_name(origin);
+                let source = identity(origin);
                 let kind = |(name, json): &(String, &str)| {
                     let kind = held.guess(&source, name, json, self.rules.as_ref())?;
                     Ok((name.clone(), kind))

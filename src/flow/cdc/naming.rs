@@ -121,18 +121,19 @@ impl Naming {
             return Ok(None);
         }
         let replaced = match &self.pattern {
-            Some((pattern, replacement)) => pattern.replace(&source, replacement.as_str()).into_owned(),
-            None => source,
+            Some((pattern, replacement)) => pattern.replace(&source, replacement.as_str()),
+            None => (&*source).into(),
         };
-        let (schema, table) = replaced.split_once('.').unwrap_or((&origin.schema, &replaced));
-        let filled = filled(
-            &self.template,
-            &[("server", &*origin.server), ("database", &*origin.database), ("schema", schema), ("table", table)],
-        );
-        // The dot of the template parts schema and table; one in a name of the source is part of that name.
-        let (schema, name) = filled.split_once('\0').unwrap_or(("public", &filled));
-        let case = |name: &str| if self.is_snake { snake(name) } else { name.to_owned() };
-        let target = TableName { schema: case(schema), name: case(name) };
+        let (schema, table) = match replaced == source {
+            true => (&*origin.schema, &*origin.table),
+            false => parted(&replaced, &origin.schema),
+        };
+        let values =
+            [("server", &*origin.server), ("database", &*origin.database), ("schema", schema), ("table", table)];
+        // Only the dot of the template parts schema and table; one in a name of the source is part of that name.
+        let (schema, name) = self.template.split_once('.').unwrap_or(("public", &self.template));
+        let case = |name: String| if self.is_snake { snake(&name) } else { name };
+        let target = TableName { schema: case(filled(schema, &values)), name: case(filled(name, &values)) };
         check_name(&target.schema, "the schema of the target")?;
         check_name(&target.name, "the target table")?;
         if target.name.starts_with("sluicegate_") {
@@ -184,20 +185,32 @@ pub fn source_name(origin: &Origin<'_>) -> String {
     }
 }
 
-/// A template's dot becomes a zero byte, which no name may have: so a dot in a name is not taken for it.
+/// A source among all others: no two tables have it in common. It is kept in the database, and reads as the names do unless
+/// one of them has in it what parts them.
+pub fn identity(origin: &Origin<'_>) -> String {
+    let apart = |name: &str, parting: &[char]| if name.contains(parting) { quoted(name) } else { name.to_owned() };
+    let (server, any) = (apart(&origin.server, &['/', '"']), ['.', '/', '"']);
+    match &*origin.schema {
+        "" => format!("{server}/{}", apart(&origin.table, &any)),
+        schema => format!("{server}/{}.{}", apart(schema, &any), origin.table),
+    }
+}
+
+/// Schema and table of a name that a pattern has made. A schema that it left as it was may have a dot in it.
+fn parted<'a>(name: &'a str, schema: &'a str) -> (&'a str, &'a str) {
+    match name.strip_prefix(schema).and_then(|rest| rest.strip_prefix('.')) {
+        Some(table) if !schema.is_empty() => (schema, table),
+        _ => name.split_once('.').unwrap_or((schema, name)),
+    }
+}
+
 fn filled(template: &str, values: &[(&str, &str)]) -> String {
     let (mut out, mut rest) = (String::new(), template);
-    while let Some(at) = rest.find(['{', '.']) {
-        out += &rest[..at];
-        if rest[at..].starts_with('.') {
-            out.push('\0');
-            rest = &rest[at + 1..];
-            continue;
-        }
-        let end = rest[at..].find('}').map_or(rest.len(), |end| at + end);
-        let name = &rest[at + 1..end];
+    while let Some((before, behind)) = rest.split_once('{') {
+        out += before;
+        let (name, behind) = behind.split_once('}').unwrap_or((behind, ""));
         out += values.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value);
-        rest = rest.get(end + 1..).unwrap_or("");
+        rest = behind;
     }
     out + rest
 }
@@ -205,7 +218,7 @@ fn filled(template: &str, values: &[(&str, &str)]) -> String {
 fn check_name(name: &str, what: &str) -> Result<(), Cause> {
     let rule = match name {
         "" => "has an empty name".to_owned(),
-        name if name.contains('\0') => "has a name with a zero byte or a second dot of the template".to_owned(),
+        name if name.contains('\0') => "has a name with a zero byte, which PostgreSQL has not".to_owned(),
         name if name.len() > NAME_BYTES_MAX => {
             format!("has a name of {} bytes, and PostgreSQL keeps {NAME_BYTES_MAX}: rename it", name.len())
         }
@@ -276,6 +289,60 @@ mod tests {
             let cause = plain.target(&origin("public", name)).unwrap_err();
             assert_eq!((&*cause.code, cause.text.contains('\0')), ("cdc.name", false));
         }
+    }
+
+    #[test]
+    fn a_dot_in_a_name_is_a_part_of_it_and_no_two_sources_have_one_identity() {
+        let plain = naming(|_| {});
+        assert_eq!(target(&plain, "my.app", "users"), "\"my.app\".\"users\"");
+        assert_eq!(target(&plain, "my", "app.users"), "\"my\".\"app.users\"");
+        let parts = |replacement: &str| {
+            naming(|naming| naming.pattern = Some((whole(r"(.*)_p\d+").unwrap(), replacement.to_owned())))
+        };
+        assert_eq!(target(&parts("$1"), "my.app", "users_p1"), "\"my.app\".\"users\"");
+        assert_eq!(target(&parts("$1"), "my", "app.users_p1"), "\"my\".\"app.users\"");
+        assert_eq!(target(&parts("$1"), "my.app", "users"), "\"my.app\".\"users\"");
+        let bare = naming(|naming| naming.template = "{table}".to_owned());
+        assert_eq!(target(&bare, "my", "app.users"), "\"public\".\"app.users\"");
+
+        // As it was stored before any name had to be quoted.
+        let of = |schema: &str, table: &str| identity(&origin(schema, table));
+        assert_eq!((&*of("public", "users"), &*of("my", "app.users")), ("cdc/public.users", "cdc/my.app.users"));
+        let server =
+            |server: &'static str, schema, table| identity(&Origin { server: server.into(), ..origin(schema, table) });
+        let all = [
+            of("my.app", "users"),
+            of("my", "app.users"),
+            of("", "my.app.users"),
+            of("\"my.app\"", "users"),
+            of("", "\"my.app\".users"),
+            server("cdc/my", "app", "users"),
+            of("my/app", "users"),
+            server("cdc/my", "", "app"),
+            of("", "my/app"),
+        ];
+        let different: std::collections::BTreeSet<&String> = all.iter().collect();
+        assert_eq!(different.len(), all.len(), "{all:?}");
+    }
+
+    #[test]
+    fn no_table_is_made_where_postgresql_keeps_its_own_nor_under_a_name_with_a_zero_byte() {
+        let bare = naming(|naming| naming.template = "{table}".to_owned());
+        let snaked = naming(|naming| naming.is_snake = true);
+        let plain = naming(|_| {});
+        for (naming, schema, table) in [
+            (&plain, "pg_catalog", "pg_class"),
+            (&plain, "pg_toast", "t"),
+            (&plain, "pg_temp_3", "t"),
+            (&plain, "information_schema", "tables"),
+            (&snaked, "PgCatalog", "t"),
+            (&bare, "public", "x\0y"),
+            (&plain, "x\0y", "t"),
+        ] {
+            let cause = naming.target(&origin(schema, table)).unwrap_err();
+            assert_eq!((&*cause.code, cause.text.contains('\0')), ("cdc.name", false), "{schema:?}");
+        }
+        assert_eq!(target(&plain, "pgx", "t"), "\"pgx\".\"t\"");
     }
 
     #[test]

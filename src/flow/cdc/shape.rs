@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::naming::{Mask, Naming, TableName, source_name};
+use super::naming::{Mask, Naming, TableName, identity, source_name};
 use crate::decode::debezium::{Field, Kind, Origin};
 use crate::fault::Cause;
 
@@ -201,7 +201,7 @@ impl Shape {
         }
         Ok(Shape {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
-            identity: format!("{}/{source}", origin.server),
+            identity: identity(origin),
             table,
             columns,
             key,
