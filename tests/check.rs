@@ -146,12 +146,14 @@ fn what_would_become_of_each_topic_is_told_and_nothing_is_made() {
 #[test]
 fn what_would_be_refused_is_told_with_why_and_ends_with_one() {
     let bench = Bench::new();
-    for table in ["narrow", "keyless", "counted", "one", "two", "broken"] {
+    for table in ["narrow", "keyless", "counted", "one", "two", "broken", "own", "catalog"] {
         bench.create(table);
     }
     bench.put("narrow", "public", json!({"id": 1, "name": "Ada"}));
     bench.put("keyless", "public", json!({"id": 1}));
     bench.put("counted", "public", json!({"id": 1, "number": 2}));
+    bench.put("own", "public", json!({"id": 1, "__lsn": "its own"}));
+    bench.put("catalog", "pg_catalog", json!({"id": 1}));
     bench.put("one", "a", json!({"id": 1}));
     bench.put("two", "b", json!({"id": 1}));
     bench.send("broken", &json!({"id": 1}), Some(&json!({"op": "c", "after": {"id": "\u{0}"}, "source": 3})));
@@ -176,6 +178,8 @@ fn what_would_be_refused_is_told_with_why_and_ends_with_one() {
     refused("counted", "column \"number\" of \"public\".\"counted\" is GENERATED ALWAYS AS IDENTITY");
     refused("two", "\"public\".\"same\" has ");
     refused("broken", "");
+    refused("own", "public.own has a column \"__lsn\" of its own");
+    refused("catalog", "the schema \"pg_catalog\" of the target is one that PostgreSQL keeps for itself");
     checked.has(&format!("cdc: topic {} -> \"public\".\"same\": would be made\n", bench.topic("one")));
     assert!(!checked.out.contains("\nok\n"));
 }

@@ -63,3 +63,32 @@ fn what_would_go_into_a_schema_of_postgresql_s_own_is_a_letter() {
     assert_eq!(target.rows("SELECT v FROM public.pg_class"), ["behind"]);
     assert_eq!(target.rows("SELECT to_regclass('sluicegate_ledger') IS NOT NULL"), ["t"]);
 }
+
+#[test]
+fn no_column_of_a_source_is_lost_to_one_that_is_put_beside_its_rows() {
+    let table = |own: &str| Table::new("users", &["id"], &[("id", plain("int32")), (own, plain("string"))]);
+    for (own, settings) in [
+        ("__lsn", &[][..]),
+        ("deleted", &[("soft_delete", "deleted")]),
+        ("op", &[("extra_columns", "lsn=__lsn,op=op")]),
+    ] {
+        let (mut target, table) = (Target::new(settings), table(own));
+        let event = table.event("c", Value::Null, json!({"id": 1, own: "own"}), 1);
+        target.apply(&table.topic(), 0, &[event]);
+        assert_eq!(target.codes(), ["cdc.column"], "{own}");
+        let text = &target.letters[0].2;
+        assert!(text.contains("public.users") && text.contains(&format!("\"{own}\"")), "{text}");
+    }
+    // By the cures that it names.
+    for (settings, expected) in [
+        (("columns_exclude", "public\\.users\\.__lsn"), "1|null"),
+        (("columns_rename", "public.users.__lsn=own"), "1|own"),
+        (("extra_columns", "lsn=place"), "1|own"),
+    ] {
+        let (mut target, table) = (Target::new(&[settings]), table("__lsn"));
+        target.apply(&table.topic(), 0, &[table.event("c", Value::Null, json!({"id": 1, "__lsn": "own"}), 1)]);
+        let sql =
+            "SELECT id, coalesce(to_jsonb(u) ->> 'own', nullif(to_jsonb(u) ->> '__lsn', '0/8')) FROM public.users u";
+        assert_eq!((target.rows(sql), target.codes()), (vec![expected.to_owned()], vec![]), "{settings:?}");
+    }
+}

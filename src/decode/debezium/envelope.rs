@@ -65,6 +65,8 @@ pub struct Origin<'a> {
     pub database: Cow<'a, str>,
     pub schema: Cow<'a, str>,
     pub table: Cow<'a, str>,
+    /// Only the topic says all this: the row came without its envelope.
+    pub is_by_topic: bool,
 }
 
 pub struct Change<'a> {
@@ -189,7 +191,7 @@ impl<'de> Visitor<'de> for AnyVisitor {
 impl<'a> Source<'a> {
     fn origin(&self) -> Option<Origin<'a>> {
         let [server, database, schema, table] = [self.name, self.db, self.schema, self.table].map(word);
-        Some(Origin { server: server?, database: database?, schema: schema?, table: table? })
+        Some(Origin { server: server?, database: database?, schema: schema?, table: table?, is_by_topic: false })
     }
 }
 
@@ -312,6 +314,7 @@ impl Origin<'_> {
             database: owned(&self.database),
             schema: owned(&self.schema),
             table: owned(&self.table),
+            is_by_topic: self.is_by_topic,
         }
     }
 }

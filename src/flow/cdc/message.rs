@@ -52,7 +52,7 @@ pub fn origin_of(topic: &str) -> Origin<'_> {
     let (rest, table) = topic.rsplit_once('.').unwrap_or(("", topic));
     let (server, schema) = rest.rsplit_once('.').unwrap_or(("", rest));
     let schema = if schema.is_empty() { "public" } else { schema };
-    Origin { server: server.into(), database: "".into(), schema: schema.into(), table: table.into() }
+    Origin { server: server.into(), database: "".into(), schema: schema.into(), table: table.into(), is_by_topic: true }
 }
 
 /// False where there is nothing to be written.

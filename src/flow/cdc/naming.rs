@@ -136,7 +136,6 @@ impl Naming {
         let target = TableName { schema: case(filled(schema, &values)), name: case(filled(name, &values)) };
         check_name(&target.schema, "the schema of the target")?;
         check_name(&target.name, "the target table")?;
-        if target.name.starts_with("sluicegate_") {
         if target.schema.starts_with("pg_") || target.schema == "information_schema" {
             let text = format!(
                 "the schema \"{}\" of the target is one that PostgreSQL keeps for itself: give it another name",
@@ -144,6 +143,7 @@ impl Naming {
             );
             return Err(Cause::new("cdc.name", text));
         }
+        if target.name.starts_with("sluicegate_") {
             let text =
                 format!("the target table \"{}\" has a name of this program's own: give it another one", target.name);
             return Err(Cause::new("cdc.name", text));
@@ -256,7 +256,13 @@ mod tests {
     use super::*;
 
     fn origin<'a>(schema: &'a str, table: &'a str) -> Origin<'a> {
-        Origin { server: "cdc".into(), database: "shop".into(), schema: schema.into(), table: table.into() }
+        Origin {
+            server: "cdc".into(),
+            database: "shop".into(),
+            schema: schema.into(),
+            table: table.into(),
+            is_by_topic: false,
+        }
     }
 
     fn naming(change: impl FnOnce(&mut Naming)) -> Naming {

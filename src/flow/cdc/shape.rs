@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::naming::{Mask, Naming, TableName, identity, source_name};
+use super::naming::{Mask, Naming, TableName, identity, quoted, source_name};
 use crate::decode::debezium::{Field, Kind, Origin};
 use crate::fault::Cause;
 
@@ -189,11 +189,21 @@ impl Shape {
         }
         let extras = additions.extras.iter().map(|(name, extra)| (name, Content::Extra(*extra)));
         for (name, content) in extras.chain(additions.deleted.iter().map(|name| (name, Content::Deleted))) {
-            // A row that came without its envelope may bring it by itself.
-            match columns.iter_mut().find(|column| column.name == *name) {
-                Some(column) => column.content = content,
-                None => columns.push(Column { name: name.clone(), content }),
+            let Some(at) = columns.iter().position(|column| column.name == *name) else {
+                columns.push(Column { name: name.clone(), content });
+                continue;
+            };
+            // A row that came without its envelope may bring it by itself. Any other column of the source is not to be lost.
+            let is_brought = |field: &Source| field.column == Some(at) && field.name.starts_with("__");
+            if !(origin.is_by_topic && sources.iter().any(is_brought)) {
+                let text = format!(
+                    "{source} has a column {} of its own, where soft_delete or extra_columns puts something else: give one \
+                     of them another name, or leave the source's out (columns_rename, columns_exclude)",
+                    quoted(name)
+                );
+                return Err(Cause::new("cdc.column", text));
             }
+            columns[at].content = content;
         }
         if columns.len() > COLUMNS_MAX {
             let text = format!("{source} has {} columns, and PostgreSQL has room for {COLUMNS_MAX}", columns.len());
