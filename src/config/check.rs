@@ -268,6 +268,20 @@ fn between(settled: &BTreeMap<&'static str, Effective>) -> Vec<Finding> {
         finding(ordering.to_owned(), rule, "raise flows.events.retry_max, or write any".to_owned());
     }
 
+    let extras = "flows.cdc.extra_columns";
+    let kept = settled.get(extras).and_then(|found| found.value.as_object());
+    let names: Vec<&str> = kept.into_iter().flatten().filter_map(|(_, column)| column.as_str()).collect();
+    let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)).map(|(_, name)| *name);
+    if let Some(name) = twice {
+        let rule = format!("has the column {} twice", cut(name));
+        finding(extras.to_owned(), rule, "give each a column of its own".to_owned());
+    }
+    let soft_delete = "flows.cdc.soft_delete";
+    if text(soft_delete).is_some_and(|name| names.contains(&name)) {
+        let rule = format!("is a column of {extras} as well");
+        finding(soft_delete.to_owned(), rule, "give one of them another name".to_owned());
+    }
+
     let on = || keys::flows().filter(|flow| is_on(&format!("flows.{flow}.enabled")));
     if on().next().is_none() && keys::flows().all(|flow| settled.contains_key(format!("flows.{flow}.enabled").as_str()))
     {

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 
 use super::handlers::path;
 use super::kind::{
-    Kind, broker, collector, column_name, extra, host, mask, not_empty, pattern, regex, sqlstate, table, topic,
+    Kind, broker, collector, column_name, extra, host, mask, not_empty, pattern, regex, sqlstate, table,
+    table_template, topic,
 };
 use super::options;
 
@@ -184,7 +185,7 @@ const FLOWS: &[FlowRow] = &[
         own: &[
             row("topics", Kind::List(pattern), Is("cdc.public.*"), &[],
                 "Topics to read, by name or by pattern; a pattern has at least one of * + ? ( ) [ ] { } | ^ $ and is meant for the whole name. Topics that are made later are found within seconds."),
-            row("table_name", Kind::Text(not_empty), Is("{schema}.{table}"), &[],
+            row("table_name", Kind::Text(table_template), Is("{schema}.{table}"), &[],
                 "Target of a source table. {server}, {database}, {schema} and {table} are filled in; the dot parts schema and table."),
             row("table_pattern", Kind::Text(regex), Unset, &[],
                 "A pattern for the whole of schema.table at the source,"),

@@ -327,6 +327,26 @@ pub fn regex(text: &str) -> Result<(), Flaw> {
     })
 }
 
+/// The name of a table with what of its source is filled in.
+pub fn table_template(text: &str) -> Result<(), Flaw> {
+    const CURE: &str = "write it as {schema}.{table}, with {server} and {database} where they are wanted";
+    let (before, placeholders) = text.split_once('{').map_or((text, None), |(before, rest)| (before, Some(rest)));
+    let is_known = |part: &str| {
+        let (name, behind) = part.split_once('}').unwrap_or((part, "}"));
+        ["server", "database", "schema", "table"].contains(&name) && !behind.contains('}')
+    };
+    if text.matches('.').count() > 1 {
+        return Err(Flaw::new("has more than one dot, and one parts schema and table", CURE));
+    }
+    if text.split('.').any(str::is_empty) {
+        return Err(Flaw::new("has nothing on one side of its dot", CURE));
+    }
+    match !before.contains('}') && placeholders.is_none_or(|rest| rest.split('{').all(is_known)) {
+        true => Ok(()),
+        false => Err(Flaw::new("has something in { } that is none of server, database, schema and table", CURE)),
+    }
+}
+
 /// schema.table or schema.table.column at the source, and a name or names.
 pub fn column_name(name: &str, value: &str) -> Result<(), Flaw> {
     match name.contains('.') && !value.is_empty() {

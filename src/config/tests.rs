@@ -169,6 +169,35 @@ fn keys_that_contradict_each_other_are_found() {
 }
 
 #[test]
+fn names_that_the_flow_of_change_events_could_not_make_are_found() {
+    let found =
+        |leaf: &str, value: &str| findings(&format!("flows: {{cdc: {{{leaf}: '{value}'}}}}"), &[("DB_URL", URL)]);
+    for good in ["{schema}.{table}", "{table}", "all.{server}_{database}_{schema}_{table}", "audit.everything"] {
+        assert_eq!(found("table_name", good), [""; 0], "{good}");
+    }
+    let unknown = "flows.cdc.table_name has something in { } that is none of server, database, schema and table";
+    for (bad, finding) in [
+        ("{schema}.{tabel}", unknown),
+        ("x_{tabel}", unknown),
+        ("{}", unknown),
+        ("{table", unknown),
+        ("table}", unknown),
+        ("{table}}", unknown),
+        ("{schema}{{table}", unknown),
+        ("a.{schema}.{table}", "flows.cdc.table_name has more than one dot, and one parts schema and table"),
+        (".{table}", "flows.cdc.table_name has nothing on one side of its dot"),
+        ("{schema}.", "flows.cdc.table_name has nothing on one side of its dot"),
+    ] {
+        assert_eq!(found("table_name", bad), [finding], "{bad}");
+    }
+    let twice = "flows.cdc.extra_columns has the column x twice";
+    assert_eq!(found("extra_columns", "lsn=x,op=x"), [twice]);
+    assert_eq!(found("extra_columns", "lsn=x,op=y"), [""; 0]);
+    let both = "flows.cdc.soft_delete is a column of flows.cdc.extra_columns as well";
+    assert_eq!(found("soft_delete", "__lsn"), [both]);
+}
+
+#[test]
 fn a_broken_file_does_not_make_what_it_may_hold_look_missing() {
     let found = findings("postgres: {url: [", &[("SERVER_PORT", "x")]);
     assert_eq!(found.len(), 2, "{found:?}");
