@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::events::{Table, plain};
+use crate::events::{LOG_STEP, Table, plain};
 use crate::target::{Event, Target};
 
 fn of(schema: &str, name: &str) -> Table {
@@ -91,4 +91,19 @@ fn no_column_of_a_source_is_lost_to_one_that_is_put_beside_its_rows() {
             "SELECT id, coalesce(to_jsonb(u) ->> 'own', nullif(to_jsonb(u) ->> '__lsn', '0/8')) FROM public.users u";
         assert_eq!((target.rows(sql), target.codes()), (vec![expected.to_owned()], vec![]), "{settings:?}");
     }
+}
+
+#[test]
+fn a_flattened_row_may_bring_its_place_by_both_names_and_by_that_of_its_column() {
+    let mut target = Target::new(&[("extra_columns", "lsn=__lsn,op=__op")]);
+    let flat = |v: &str, places: &[(&str, i64)]| -> Event {
+        let mut row = json!({"id": 1, "v": v, "__op": "u"});
+        places.iter().for_each(|(name, place)| row[*name] = json!(place * LOG_STEP));
+        (Some("{\"id\":1}".to_owned()), Some(row.to_string()), Vec::new())
+    };
+    target.apply("cdc.public.flat", 0, &[flat("new", &[("__lsn", 5), ("__source_lsn", 20)])]);
+    target.apply("cdc.public.flat", 0, &[flat("old", &[("__lsn", 30), ("__source_lsn", 10)])]);
+    assert_eq!(target.rows("SELECT v, __op, __lsn FROM public.flat"), ["new|c|0/A0"]);
+    target.apply("cdc.public.flat", 0, &[flat("last", &[("__lsn", 30)])]);
+    assert_eq!((target.rows("SELECT v FROM public.flat"), target.codes()), (vec!["last".to_owned()], vec![]));
 }

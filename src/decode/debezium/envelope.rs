@@ -114,7 +114,9 @@ struct Parts<'a> {
     deleted: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "__op")]
     flat_op: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "__source_lsn", alias = "__lsn")]
+    #[serde(borrow, default, rename = "__source_lsn")]
+    source_lsn: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "__lsn")]
     lsn: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "__source_ts_ms")]
     source_ts_ms: Option<&'a RawValue>,
@@ -259,7 +261,9 @@ fn flat<'a>(payload: &'a str, parts: &Parts<'a>) -> Message<'a> {
         (false, true) => (Op::Read, None, Some(payload)),
         (false, false) => (Op::Create, None, Some(payload)),
     };
-    let (lsn, at_ms) = (number(parts.lsn).filter(|lsn| *lsn >= 0), number(parts.source_ts_ms));
+    // By both names where a transform was told to add it twice.
+    let lsn = number(parts.source_lsn).or_else(|| number(parts.lsn)).filter(|lsn| *lsn >= 0);
+    let at_ms = number(parts.source_ts_ms);
     Message::Change(Change { op, before, after, origin: None, lsn, at_ms })
 }
 
