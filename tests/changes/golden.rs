@@ -54,9 +54,28 @@ fn text(part: &Value, schemas: &[Value]) -> Option<String> {
     Some(part.to_string())
 }
 
-fn check(file: &str) -> Vec<String> {
+fn golden(file: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cdc").join(file);
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Its events as records, by topic.
+fn topics<'g>(golden: &'g Value) -> BTreeMap<&'g str, Vec<(&'g Value, Event)>> {
+    let schemas = golden["schemas"].as_array().cloned().unwrap_or_default();
+    let mut topics: BTreeMap<&str, Vec<(&Value, Event)>> = BTreeMap::new();
+    for event in golden["events"].as_array().unwrap() {
+        let header = |header: &Value| {
+            (header[0].as_str().unwrap().to_owned(), header[1].as_str().map(|text| text.as_bytes().to_vec()))
+        };
+        let headers = event["headers"].as_array().unwrap().iter().map(header).collect();
+        let record = (text(&event["key"], &schemas), text(&event["value"], &schemas), headers);
+        topics.entry(event["topic"].as_str().unwrap()).or_default().push((event, record));
+    }
+    topics
+}
+
+fn check(file: &str) -> Vec<String> {
+    let golden = golden(file);
     let binary = golden["options"]["binary.handling.mode"].as_str().unwrap_or("bytes").to_owned();
     let decimals = golden["options"]["decimal.handling.mode"].as_str().unwrap_or("precise").to_owned();
     let times = golden["options"]["time.precision.mode"].as_str().unwrap_or("adaptive").to_owned();
@@ -85,18 +104,8 @@ fn check(file: &str) -> Vec<String> {
         let sql = format!("CREATE TABLE public.\"{table}\" ({}{key})", parts.join(", "));
         target.client.batch_execute(&sql).unwrap();
     }
-    let schemas = golden["schemas"].as_array().cloned().unwrap_or_default();
-    let mut topics: BTreeMap<&str, Vec<(&Value, Event)>> = BTreeMap::new();
-    for event in golden["events"].as_array().unwrap() {
-        let header = |header: &Value| {
-            (header[0].as_str().unwrap().to_owned(), header[1].as_str().map(|text| text.as_bytes().to_vec()))
-        };
-        let headers = event["headers"].as_array().unwrap().iter().map(header).collect();
-        let record = (text(&event["key"], &schemas), text(&event["value"], &schemas), headers);
-        topics.entry(event["topic"].as_str().unwrap()).or_default().push((event, record));
-    }
     let mut wrong = Vec::new();
-    for (topic, events) in topics {
+    for (topic, events) in topics(&golden) {
         let records: Vec<Event> = events.iter().map(|(_, record)| record.clone()).collect();
         target.apply(topic, 0, &records);
         let letters = std::mem::take(&mut target.letters);
@@ -186,4 +195,17 @@ fn the_target_has_what_the_source_had_in_every_mode() {
     assert!(files.len() > 10, "{files:?}");
     let wrong: Vec<String> = files.iter().flat_map(|file| check(file)).collect();
     assert!(wrong.is_empty(), "{}\n{} in all", wrong.join("\n"), wrong.len());
+}
+
+/// The connector has sent `S`, U+FFC3, U+FFA9, `lect`.
+#[test]
+fn a_name_that_is_not_ascii_is_as_the_source_has_it() {
+    let golden = golden("changes.json");
+    let (topic, events) = topics(&golden).into_iter().find(|(topic, _)| topic.ends_with(".Mixed_Case")).unwrap();
+    let events: Vec<Event> = events.into_iter().map(|(_, record)| record).collect();
+    assert!(events[0].1.as_ref().is_some_and(|value| value.contains("S\u{ffc3}\u{ffa9}lect")));
+    let mut target = Target::new(&[]);
+    target.apply(topic, 0, &events);
+    let rows = target.rows(r#"SELECT id, "Sélect", "a.b" FROM public."Mixed Case""#);
+    assert_eq!((rows, target.codes()), (vec!["1|one|dot".to_owned()], vec![]));
 }

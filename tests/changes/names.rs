@@ -107,3 +107,40 @@ fn a_flattened_row_may_bring_its_place_by_both_names_and_by_that_of_its_column()
     target.apply("cdc.public.flat", 0, &[flat("last", &[("__lsn", 30)])]);
     assert_eq!((target.rows("SELECT v FROM public.flat"), target.codes()), (vec!["last".to_owned()], vec![]));
 }
+
+/// As the connector reads a name in the log.
+fn byte_by_byte(name: &str) -> String {
+    name.bytes().map(|byte| char::from_u32(u32::from(byte as i8 as u16)).unwrap()).collect()
+}
+
+#[test]
+fn a_name_that_the_connector_has_read_byte_by_byte_is_that_of_the_snapshot() {
+    let table = |sent: &dyn Fn(&str) -> String| {
+        let fields = [(sent("schlüssel"), plain("int32")), (sent("größe"), plain("string"))];
+        let fields: Vec<(&str, Value)> = fields.iter().map(|(name, kind)| (name.as_str(), kind.clone())).collect();
+        Table { schema: sent("zürich"), ..Table::new(&sent("straßen 日本"), &[&sent("schlüssel")], &fields) }
+    };
+    let row = |sent: &dyn Fn(&str) -> String, id: i32, size: &str| json!({sent("schlüssel"): id, sent("größe"): size});
+    let as_it_is: &dyn Fn(&str) -> String = &|name| name.to_owned();
+    let (snapshot, log) = (table(as_it_is), table(&byte_by_byte));
+    for has_schema in [true, false] {
+        let event = |table: &Table, op: &str, before, after, lsn| match has_schema {
+            true => table.event(op, before, after, lsn),
+            false => table.bare(op, before, after, lsn),
+        };
+        let mut target = Target::new(&[]);
+        let read = |id| event(&snapshot, "r", Value::Null, row(as_it_is, id, "read"), 1);
+        target.apply("cdc.z_rich.stra_en___", 0, &[read(1), read(2), read(3)]);
+        let changes = [
+            event(&log, "u", Value::Null, row(&byte_by_byte, 1, "changed"), 2),
+            event(&log, "d", row(&byte_by_byte, 2, "read"), Value::Null, 3),
+            event(&log, "c", Value::Null, row(&byte_by_byte, 4, "new"), 4),
+        ];
+        target.apply("cdc.z__rich.stra__en_______", 0, &changes);
+        let rows = target.rows(r#"SELECT "schlüssel", "größe" FROM "zürich"."straßen 日本" ORDER BY 1"#);
+        assert_eq!((rows, target.codes()), (vec!["1|changed".into(), "3|read".into(), "4|new".into()], vec![]));
+        let columns = "SELECT count(*) FROM pg_attribute
+            WHERE attrelid = to_regclass('\"zürich\".\"straßen 日本\"') AND attnum > 0";
+        assert_eq!(target.rows(columns), ["3"]);
+    }
+}

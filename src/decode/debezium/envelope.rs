@@ -9,6 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::name::mended;
 use super::text;
 use crate::fault::Cause;
 
@@ -193,7 +194,8 @@ impl<'de> Visitor<'de> for AnyVisitor {
 impl<'a> Source<'a> {
     fn origin(&self) -> Option<Origin<'a>> {
         let [server, database, schema, table] = [self.name, self.db, self.schema, self.table].map(word);
-        Some(Origin { server: server?, database: database?, schema: schema?, table: table?, is_by_topic: false })
+        let (schema, table) = (mended(schema?), mended(table?));
+        Some(Origin { server: server?, database: database?, schema, table, is_by_topic: false })
     }
 }
 
@@ -293,7 +295,7 @@ pub fn each_field<'a>(
             struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
             while let Some(Name(name)) = map.next_key()? {
                 let value: &'a RawValue = map.next_value()?;
-                if let Err(cause) = (self.0)(name, value.get()) {
+                if let Err(cause) = (self.0)(mended(name), value.get()) {
                     *self.1 = Some(cause);
                     return Err(serde::de::Error::custom("ended"));
                 }

@@ -5,6 +5,7 @@
 
 mod column;
 mod envelope;
+mod name;
 mod number;
 mod schema;
 mod text;

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::name::mended;
 use super::number;
 use super::time::Iso;
 use super::value::Form;
@@ -22,7 +23,7 @@ pub fn field(schema: &Value) -> Result<Field, Cause> {
     let is_optional = schema["optional"].as_bool().unwrap_or(false);
     let kind = kind(schema)?;
     let kind = source_type(schema).map_or(kind.clone(), |column| kind.fitted(&column));
-    Ok(Field { name: name.to_owned(), is_optional, kind })
+    Ok(Field { name: mended(name.into()).into_owned(), is_optional, kind })
 }
 
 fn parameter<'a>(schema: &'a Value, name: &str) -> Option<&'a str> {
