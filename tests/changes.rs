@@ -6,6 +6,8 @@ mod events;
 mod golden;
 #[path = "changes/model.rs"]
 mod model;
+#[path = "changes/keyless.rs"]
+mod keyless;
 #[path = "changes/moves.rs"]
 mod moves;
 #[path = "changes/refusals.rs"]

@@ -341,8 +341,9 @@ impl<'a> Table<'a, '_> {
     fn put(&self, work: &mut Work<'_>, unchanged: &[usize], rows: &[&Pending<'a>]) -> Result<(), Fault> {
         let Some(Pending::Put { at: first, .. }) = rows.first() else { return Ok(()) };
         let Some(plan) = self.plan(work, first.shape(), Need::Put)? else { return Ok(()) };
-        let is_guarded = plan.lsn.is_some() && !first.shape().key.is_empty();
-        let (gone, truncated) = if is_guarded { self.furthest(work, &plan)? } else { (None, None) };
+        let (gone, truncated) = if plan.lsn.is_some() { self.furthest(work, &plan)? } else { (None, None) };
+        // Of rows without a key nobody knows which are gone.
+        let gone = gone.filter(|_| !first.shape().key.is_empty());
         let is_newer = |pending: &&&Pending<'a>| pending.at().row.lsn.is_none_or(|lsn| Some(lsn) > truncated);
         let newer: Vec<&Pending<'a>> = rows.iter().filter(is_newer).copied().collect();
         work.count("stale", (rows.len() - newer.len()) as u64);
@@ -467,6 +468,11 @@ impl<'a> Table<'a, '_> {
 
 /// A statement of these arrays, by their types.
 pub fn call(work: &mut Work<'_>, arrays: Vec<Array>, statement: impl FnOnce(&[Type]) -> String) -> Result<u64, Fault> {
+        // What it is about is gone with all that was in the table.
+        if plan.lsn.is_some() && at.row.lsn.is_some() && at.row.lsn <= self.furthest(work, &plan)?.1 {
+            work.count("stale", 1);
+            return Ok(1);
+        }
     given(arrays, |sent, values| work.call(&statement(sent), sent, values)).map_err(of_value)
 }
 
