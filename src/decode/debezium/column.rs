@@ -161,6 +161,8 @@ fn fit_guess(form: &Form, column: &Column<'_>) -> Form {
     match form {
         Form::LooseDecimal { .. } if column.element.is_none() => match column.numeric() {
             Some(Some((_, scale))) => Form::LooseDecimal { scale: sent_scale(scale) },
+            // A word of four letters is base64 as well.
+            _ if column.is_text() => Form::Text,
             _ => form.clone(),
         },
         _ => any(column),

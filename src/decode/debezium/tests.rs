@@ -428,6 +428,11 @@ fn without_a_schema_the_first_value_the_name_and_the_column_say_what_it_is() {
     assert_eq!(said(&guess("price", "\"1234\"").unwrap(), "\"1234\"", &digits), "1234");
     assert_eq!(text(&guess("total", "\"AeI6\"").unwrap().fitted("numeric(12,3)"), "\"AeI6\""), "123.450");
     assert_eq!(Kind::guess("price", "\"AeI6\"", None).unwrap().sql_type(), "text");
+    // A word may be base64 as well, which a column of text tells.
+    assert_eq!(text(&guess("price", "\"free\"").unwrap(), "\"free\""), "83045.42");
+    for column in ["text", "character varying(20)"] {
+        texts(&guess("price", "\"free\"").unwrap().fitted(column), &[("\"free\"", "free"), ("12.5", "12.5")]);
+    }
     let at = guess("created_at", "1709210096789012").unwrap();
     texts(
         &at,
