@@ -1,11 +1,13 @@
 -- What is so old that nothing comes any more that it could be asked for. How many rows keep nulls in place of large values, as
--- the change under their former key never came, and of how many nothing came under their new key.
+-- the change under their former key never came, of how many nothing came under their new key, and whether there may be more
+-- to be forgotten: so few at once that nobody who writes waits for it.
 WITH of_gone AS (
     DELETE FROM sluicegate_cdc_gone
     WHERE (target, key) IN (
         SELECT target, key FROM sluicegate_cdc_gone WHERE gone_at < now() - $1::bigint * interval '1 second' LIMIT 20000
         FOR UPDATE SKIP LOCKED
     )
+    RETURNING 1
 ), of_lacks AS (
     DELETE FROM sluicegate_cdc_lacks
     WHERE (target, key, lsn) IN (
@@ -21,4 +23,8 @@ WITH of_gone AS (
     )
     RETURNING 1
 )
-SELECT (SELECT count(*) FROM of_lacks WHERE is_lacking), (SELECT count(*) FROM of_left)
+SELECT (SELECT count(*) FROM of_lacks WHERE is_lacking),
+       (SELECT count(*) FROM of_left),
+       (SELECT count(*) FROM of_gone) = 20000
+           OR (SELECT count(*) FROM of_lacks) = 1000
+           OR (SELECT count(*) FROM of_left) = 1000
