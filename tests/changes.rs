@@ -2,20 +2,22 @@
 
 #[path = "changes/events.rs"]
 mod events;
+#[path = "changes/families.rs"]
+mod families;
 #[path = "changes/golden.rs"]
 mod golden;
-#[path = "changes/model.rs"]
-mod model;
 #[path = "changes/keyless.rs"]
 mod keyless;
+#[path = "changes/model.rs"]
+mod model;
 #[path = "changes/moves.rs"]
 mod moves;
+#[path = "changes/names.rs"]
+mod names;
 #[path = "changes/refusals.rs"]
 mod refusals;
 #[path = "changes/rows.rs"]
 mod rows;
-#[path = "changes/names.rs"]
-mod names;
 #[path = "changes/snapshots.rs"]
 mod snapshots;
 #[path = "changes/strangers.rs"]

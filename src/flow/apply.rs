@@ -12,7 +12,9 @@ use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
 use crate::pg::ledger::{Move, Standing};
 use crate::pg::search::Search;
-use crate::pg::{Database, LOCK_NOT_AVAILABLE, OBJECT_IN_USE, Session, Work, frozen, ledger, letters, outbox};
+use crate::pg::{
+    Database, FOREIGN_KEY_VIOLATION, LOCK_NOT_AVAILABLE, OBJECT_IN_USE, Session, Work, frozen, ledger, letters, outbox,
+};
 use crate::record::Record;
 use crate::track::Track;
 
@@ -41,6 +43,8 @@ type Refused = Vec<(i64, Cause)>;
 pub(super) struct Found<'b, R: Rows> {
     /// One for each batch.
     pub refused: Vec<Refused>,
+    /// What was refused at first, and has passed behind others.
+    late: Vec<Refused>,
     /// Rows of batches that pass together, one such part after the other.
     passed: Vec<(&'b Batch<R>, Vec<usize>)>,
     /// They do so only if deferred constraints are asked behind each part.
@@ -50,6 +54,12 @@ pub(super) struct Found<'b, R: Rows> {
 impl<R: Rows> Found<'_, R> {
     pub fn is_nothing(&self) -> bool {
         self.refused.iter().all(Vec::is_empty)
+    }
+
+    /// Where nothing is refused, and yet what passes cannot be written as it does: what passed late. Nothing may have.
+    pub fn or_late(self) -> Option<Vec<Refused>> {
+        let refused = if self.is_nothing() { self.late } else { self.refused };
+        refused.iter().any(|rows| !rows.is_empty()).then_some(refused)
     }
 
     /// Whether the rows of each batch pass in the order in which they were read.
@@ -177,8 +187,9 @@ impl<F: Flow> Apply<F> {
         Ok(unasked.filter(|_| asked.is_nothing()).unwrap_or(asked))
     }
 
-    /// `asks`: what a deferred constraint would only say at COMMIT, it has to say of each part. What it minds is tried once
-    /// more behind all the others, for as long as that helps: a row may come before the one that it needs.
+    /// `asks`: what a deferred constraint would only say at COMMIT, it has to say of each part. What it minds, or a foreign
+    /// key that waits for nothing, is tried once more behind all the others, for as long as that helps: a row may come
+    /// before the one that it needs.
     fn search<'b>(
         &self,
         mut work: Work<'_>,
@@ -186,14 +197,15 @@ impl<F: Flow> Apply<F> {
         asks: bool,
     ) -> Result<Found<'b, F::Rows>, Fault> {
         let mut suspects: Vec<Vec<usize>> = batches.iter().map(|batch| (0..batch.rows.len()).collect()).collect();
-        let mut passed = Vec::new();
+        let (mut passed, mut late) = (Vec::new(), None);
         loop {
             let (mut is_minded, mut left) = (false, Vec::new());
             for (batch, rows) in batches.iter().zip(&suspects) {
                 let mut refused = Vec::new();
                 let mut search = Search {
                     attempt: &mut |inner, range| {
-                        self.write_part(inner, batch, &rows[range.clone()])?;
+                        let written = self.write_part(inner, batch, &rows[range.clone()]);
+                        written.inspect_err(|fault| is_minded |= fault.cause().code == FOREIGN_KEY_VIOLATION)?;
                         if asks {
                             inner.run(ASK).inspect_err(|_| is_minded = true)?;
                         }
@@ -207,12 +219,14 @@ impl<F: Flow> Apply<F> {
                 left.push(refused);
             }
             let (before, now): (usize, usize) = (suspects.iter().map(Vec::len).sum(), left.iter().map(Vec::len).sum());
+            let offset = |(batch, refused): (&&Batch<F::Rows>, &Vec<(usize, Cause)>)| {
+                refused.iter().map(|(row, cause)| (batch.offsets[*row], cause.clone())).collect()
+            };
+            let refused: Vec<Refused> = batches.iter().zip(&left).map(offset).collect();
             if !is_minded || now == before {
-                let offset = |(batch, refused): (&&Batch<F::Rows>, Vec<(usize, Cause)>)| {
-                    refused.into_iter().map(|(row, cause)| (batch.offsets[row], cause)).collect()
-                };
-                return Ok(Found { refused: batches.iter().zip(left).map(offset).collect(), passed, asks });
+                return Ok(Found { refused, late: late.unwrap_or_default(), passed, asks });
             }
+            late.get_or_insert(refused);
             suspects = left.iter().map(|refused| refused.iter().map(|(row, _)| *row).collect()).collect();
         }
     }
@@ -233,12 +247,9 @@ impl<F: Flow> Apply<F> {
             }
         }
         let found = self.find_refused(trial, &all)?;
-        if found.is_nothing() {
+        if found.is_nothing() && found.is_in_order() {
             // Each row passes, yet not all of them together: not a row's fault that could be named. They are written in
             // the parts in which they passed, as where two of them change places in an index; but never out of their order.
-            if !found.is_in_order() {
-                return Err(Fault::Retry(rejection));
-            }
             let in_parts = |apply: &Self, work: &mut Work<'_>, due: &[&Batch<F::Rows>]| {
                 let is_due = |batch: &Batch<F::Rows>| due.iter().any(|due| std::ptr::eq(*due, batch));
                 for (batch, rows) in found.passed.iter().filter(|(batch, _)| is_due(batch)) {
@@ -254,7 +265,7 @@ impl<F: Flow> Apply<F> {
                 fault => fault,
             });
         }
-        let refused = found.refused;
+        let Some(refused) = found.or_late() else { return Err(Fault::Retry(rejection)) };
         let clean: Vec<&Batch<F::Rows>> =
             group.iter().zip(&refused).filter(|(_, refused)| refused.is_empty()).map(|(batch, _)| batch).collect();
         let mut written = match clean.is_empty() {

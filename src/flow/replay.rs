@@ -103,11 +103,9 @@ impl<F: Flow> Apply<F> {
             let Fault::Reject(rejection) = fault else { return Err(fault) };
             let batches: Vec<&Batch<F::Rows>> = runs.iter().map(|run| &run.batch).collect();
             let found = self.find_refused(work.begin()?, &batches)?;
-            if found.is_nothing() {
-                // Each passes, yet not all of them together: no letter's fault that could be named.
-                return Err(Fault::Retry(rejection));
-            }
-            for (run, found) in runs.iter().zip(found.refused) {
+            // Each may pass, yet not all of them together: no letter's fault that could be named.
+            let Some(found) = found.or_late() else { return Err(Fault::Retry(rejection)) };
+            for (run, found) in runs.iter().zip(found) {
                 let of = |offset: i64| run.ids.get(&offset).copied();
                 refused.extend(found.into_iter().filter_map(|(offset, cause)| Some((of(offset)?, cause))));
             }

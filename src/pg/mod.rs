@@ -38,6 +38,8 @@ pub type MakeTlsConnector = postgres::NoTls;
 pub const LOCK_NOT_AVAILABLE: &str = "pg.55P03";
 /// The code of a table that cannot be changed now: something of this transaction still waits for it.
 pub const OBJECT_IN_USE: &str = "pg.55006";
+/// The code of a row that refers to one that is not there, or is referred to by one that still is.
+pub const FOREIGN_KEY_VIOLATION: &str = "pg.23503";
 /// With NOWAIT: so many attempts, each with a longer pause after it, about a quarter of a second in all.
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_micros(200);

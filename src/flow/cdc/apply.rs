@@ -12,6 +12,7 @@ use super::cut::{STATEMENT_BYTES_MAX, cut};
 use super::lane::Known;
 use super::moves::Moves;
 use super::naming::TableName;
+use super::order::children_first;
 use super::pending::{At, Key, Pending, key};
 use super::plan::{Need, Plans};
 use super::rows::{Act, CdcRows, Told, Value, shown_lsn};
@@ -70,6 +71,7 @@ impl<'a> Changes<'a> {
     }
 
     pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
+        let mut tables = Vec::with_capacity(self.tables.len());
         for (number, (_, rows)) in self.tables.iter().enumerate() {
             let mut table = Table {
                 plans,
@@ -82,14 +84,23 @@ impl<'a> Changes<'a> {
                 target: None,
                 moves: Moves::default(),
             };
-            if let Err(fault) = table.write(work, rows) {
+            if let Err(fault) = table.open(work, rows) {
                 if fault.cause().code == AGAIN {
                     self.hear_others(work, plans, known, number);
                 }
                 return Err(fault);
             }
+            tables.push(table);
         }
-        Ok(())
+        let targets: Vec<Option<i32>> = tables.iter().map(|table| table.target).collect();
+        let order = match tables.len() {
+            0 | 1 => (0..tables.len()).collect(),
+            _ => children_first(&targets, &*plans.references(work)?),
+        };
+        for number in &order {
+            tables[*number].write(work, &self.tables[*number].1)?;
+        }
+        order.iter().rev().try_for_each(|number| tables[*number].put_all(work))
     }
 
     /// A table has turned out to be other than its source. That costs all of them a pause: what there is to be known of
@@ -120,7 +131,8 @@ struct Table<'a, 'p> {
 }
 
 impl<'a> Table<'a, '_> {
-    fn write(&mut self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
+    /// Locks the table and has it made fit for these rows.
+    fn open(&mut self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         // A row that changes its key may be two partitions' affair: what the one does with the new key and the other has
         // not committed yet, no statement would see.
         let table = rows[0].shape().table.quoted();
@@ -140,9 +152,14 @@ impl<'a> Table<'a, '_> {
                 self.target = Some(plan.target);
             }
         }
-        if let Some(target) = self.target {
-            self.moves.look(work, target, rows)?;
+        match self.target {
+            Some(target) => self.moves.look(work, target, rows),
+            None => Ok(()),
         }
+    }
+
+    /// All that these rows ask for, but for what `put_all` puts.
+    fn write(&mut self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         let mut index = 0;
         while index < rows.len() {
             let at = rows[index];
@@ -163,7 +180,7 @@ impl<'a> Table<'a, '_> {
             }
             index += 1;
         }
-        self.flush(work)
+        self.delete_all(work)
     }
 
     fn plan(&self, work: &mut Work<'_>, shape: &Shape, need: Need) -> Result<Option<Arc<Plan>>, Fault> {
@@ -282,21 +299,34 @@ impl<'a> Table<'a, '_> {
 
     /// First what goes, so that what comes may take its place in other unique indexes.
     fn flush(&mut self, work: &mut Work<'_>) -> Result<(), Fault> {
-        self.pending.clear();
-        let order = std::mem::take(&mut self.order);
+        self.delete_all(work)?;
+        self.put_all(work)
+    }
+
+    /// What is to go of what is pending.
+    fn delete_all(&self, work: &mut Work<'_>) -> Result<(), Fault> {
         let mut deletes: BTreeMap<u64, Vec<At<'a>>> = BTreeMap::new();
-        let mut puts: BTreeMap<(u64, &[usize]), Vec<&Pending<'a>>> = BTreeMap::new();
-        for pending in &order {
-            match pending {
-                Pending::Delete(at) => deletes.entry(at.shape().number).or_default().push(*at),
-                Pending::Put { at, unchanged, .. } => {
-                    puts.entry((at.shape().number, unchanged)).or_default().push(pending);
-                }
+        for pending in &self.order {
+            if let Pending::Delete(at) = pending {
+                deletes.entry(at.shape().number).or_default().push(*at);
             }
         }
         for rows in deletes.values() {
             for part in self.parts(rows, At::bytes) {
                 self.delete(work, &rows[part])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rest of it. Nothing is pending then.
+    fn put_all(&mut self, work: &mut Work<'_>) -> Result<(), Fault> {
+        self.pending.clear();
+        let order = std::mem::take(&mut self.order);
+        let mut puts: BTreeMap<(u64, &[usize]), Vec<&Pending<'a>>> = BTreeMap::new();
+        for pending in &order {
+            if let Pending::Put { at, unchanged, .. } = pending {
+                puts.entry((at.shape().number, unchanged)).or_default().push(pending);
             }
         }
         for ((_, unchanged), rows) in &puts {
@@ -438,6 +468,11 @@ impl<'a> Table<'a, '_> {
             return Ok(count);
         }
         let Some(plan) = self.plan(work, shape, Need::Put)? else { return Ok(1) };
+        // What it is about is gone with all that was in the table.
+        if plan.lsn.is_some() && at.row.lsn.is_some() && at.row.lsn <= self.furthest(work, &plan)?.1 {
+            work.count("stale", 1);
+            return Ok(1);
+        }
         if !self.does_mirror {
             // A change more, as the row was.
             let columns = plan.written(&[]);
@@ -468,11 +503,6 @@ impl<'a> Table<'a, '_> {
 
 /// A statement of these arrays, by their types.
 pub fn call(work: &mut Work<'_>, arrays: Vec<Array>, statement: impl FnOnce(&[Type]) -> String) -> Result<u64, Fault> {
-        // What it is about is gone with all that was in the table.
-        if plan.lsn.is_some() && at.row.lsn.is_some() && at.row.lsn <= self.furthest(work, &plan)?.1 {
-            work.count("stale", 1);
-            return Ok(1);
-        }
     given(arrays, |sent, values| work.call(&statement(sent), sent, values)).map_err(of_value)
 }
 

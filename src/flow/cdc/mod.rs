@@ -12,6 +12,7 @@ mod lane;
 mod message;
 mod moves;
 mod naming;
+mod order;
 mod pending;
 mod plan;
 mod preview;
@@ -40,7 +41,7 @@ use crate::decode::debezium::{
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
 use crate::flow::Flow;
-use crate::pg::Work;
+use crate::pg::{FOREIGN_KEY_VIOLATION, Work};
 use crate::record::Record;
 
 pub const NAME: &str = "cdc";
@@ -72,6 +73,9 @@ const ROW_BYTES_MAX: usize = 512 << 20;
 /// Of those of a key alone. No index of PostgreSQL takes as much.
 const KEY_BYTES_MAX: usize = 16 << 20;
 const SETTINGS: &str = include_str!("../../../sql/cdc/settings.sql");
+/// What to do where a row came before the one that it refers to.
+const NO_PARENT: &str = ": replay it when the row that it refers to is there, or leave such keys to the source with \
+    foreign_keys: replica";
 const FORGET: &str = include_str!("../../../sql/cdc/forget.sql");
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
@@ -155,14 +159,14 @@ impl Cdc {
         let before = std::mem::replace(&mut *forgot_at, Instant::now());
         let found = work.query(FORGET, &[&(self.gone_keep.as_secs() as i64)])?;
         let [lacking, left]: [i64; 2] = [0, 1].map(|column| found[0].get(column));
-        if lacking > 0 {
-            log::warn!(flow = NAME, rows = lacking; "rows keep nulls for large values: what left their former keys never came");
-        }
-        if left > 0 {
         // More than is forgotten at once: the next transaction goes on, so that it is forgotten as fast as it comes.
         if found[0].get(2) {
             *forgot_at = before;
         }
+        if lacking > 0 {
+            log::warn!(flow = NAME, rows = lacking; "rows keep nulls for large values: what left their former keys never came");
+        }
+        if left > 0 {
             log::warn!(flow = NAME, rows = left; "rows that left for other keys never came there; who comes yet lacks their large values");
         }
         Ok(())
@@ -485,7 +489,10 @@ impl Flow for Cdc {
         })
     }
 
-    fn refusal(&self, cause: Cause) -> Fault {
+    fn refusal(&self, mut cause: Cause) -> Fault {
+        if cause.code == FOREIGN_KEY_VIOLATION && !cause.text.ends_with(NO_PARENT) {
+            cause.text += NO_PARENT;
+        }
         if self.goes_on { Fault::Reject(cause) } else { Fault::Stop(cause) }
     }
 

@@ -20,6 +20,8 @@ const KEYS: &str = include_str!("../../../sql/cdc/keys.sql");
 const FOLLOW: &str = include_str!("../../../sql/cdc/follow.sql");
 const FOLLOWED: &str = include_str!("../../../sql/cdc/followed.sql");
 
+const REFERENCES: &str = include_str!("../../../sql/cdc/references.sql");
+
 const HAS_TYPE: &str = "SELECT to_regtype($1) IS NOT NULL";
 
 /// All are forgotten at once where there are more. Memory: some KiB each.
@@ -49,7 +51,11 @@ pub struct Plans {
 struct Held {
     plans: HashMap<u64, (Instant, Arc<Plan>)>,
     refused: HashMap<(u64, Need), (Instant, Cause)>,
+    references: Option<(Instant, References)>,
 }
+
+/// Which of the tables that are followed refers to which, by their numbers.
+type References = Arc<Vec<(i32, i32)>>;
 
 /// A table as the catalog has it.
 pub struct Found {
@@ -104,7 +110,24 @@ impl Plans {
 
     /// After a transaction has failed: what it has made is gone, and what failed may be older than its table.
     pub fn forget(&self) {
-        self.held().plans.clear();
+        let mut held = self.held();
+        held.plans.clear();
+        held.references = None;
+    }
+
+    /// By foreign keys that do not wait for the end of a transaction.
+    pub fn references(&self, work: &mut Work<'_>) -> Result<References, Fault> {
+        if let Some((since, references)) = &self.held().references
+            && since.elapsed() < HELD_FOR
+        {
+            return Ok(references.clone());
+        }
+        let rows = work.query(REFERENCES, &[])?;
+        let references: References = Arc::new(rows.iter().map(|row| (row.get(0), row.get(1))).collect());
+        if !work.is_inner() {
+            self.held().references = Some((Instant::now(), references.clone()));
+        }
+        Ok(references)
     }
 
     /// None where there is no table, and none is needed.
