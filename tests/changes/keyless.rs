@@ -37,3 +37,25 @@ fn what_stood_before_a_truncate_does_not_come_back_with_a_replay() {
         }
     }
 }
+
+/// As CDC.md says it: they do not tell what they were.
+#[test]
+fn flattened_rows_without_a_key_are_a_row_more_each() {
+    let mut target = Target::new(&[]);
+    let flat = |op: &str, v: &str| -> Event {
+        let row = json!({"v": v, "__op": op, "__deleted": (op == "d").to_string()});
+        (None, Some(row.to_string()), Vec::new())
+    };
+    let events = [flat("c", "a"), flat("u", "b"), flat("d", "b"), (None, None, Vec::new())];
+    target.apply("cdc.public.flat", 0, &events);
+    assert_eq!(
+        (target.rows("SELECT v FROM flat ORDER BY v"), target.codes()),
+        (vec!["a".into(), "b".into()], vec!["cdc.image"])
+    );
+    // What the transform does not add cannot differ.
+    let bare = |v: &str, deleted: bool| -> Event {
+        (None, Some(json!({"v": v, "__deleted": deleted.to_string()}).to_string()), Vec::new())
+    };
+    target.apply("cdc.public.bare", 0, &[bare("a", false), bare("b", false), bare("a", true)]);
+    assert_eq!((target.rows("SELECT v FROM bare"), target.codes().len()), (vec!["b".into()], 1));
+}
