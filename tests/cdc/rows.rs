@@ -242,10 +242,16 @@ fn what_happens_to_rows_and_tables_while_the_connector_streams_happens_in_the_ta
     source
         .batch_execute(
             "INSERT INTO plain SELECT n, 'name ' || n, n FROM generate_series(1000, 1999) AS n;
-             INSERT INTO toast (id, body) SELECT n, repeat('0123456789', 300) FROM generate_series(1000, 1009) AS n",
+             INSERT INTO toast (id, body) SELECT n, repeat('0123456789', 300) FROM generate_series(1000, 1009) AS n;
+             INSERT INTO \"Mixed Case\" VALUES (1000, 'read', 'dot'), (1001, 'read', NULL);
+             CREATE TABLE \"Straße\" (\"schlüssel\" integer PRIMARY KEY, \"größe\" text);
+             INSERT INTO \"Straße\" VALUES (1, 'read'), (2, 'read'), (3, 'read')",
         )
         .expect("rows before");
-    let mut replica = Replica::new(&worker, "rows").with("SLUICEGATE_FLOWS_CDC_KEYLESS", "mirror");
+    // By the log the connector finds no key of a table whose name, or whose key's, is not ASCII.
+    let mut replica = Replica::new(&worker, "rows")
+        .with("SLUICEGATE_FLOWS_CDC_KEYLESS", "mirror")
+        .with("SLUICEGATE_FLOWS_CDC_KEY_COLUMNS", "public.Straße=schlüssel");
     let options = [
         ("publication.autocreate.mode", "all_tables"),
         ("skipped.operations", "none"),
@@ -253,8 +259,18 @@ fn what_happens_to_rows_and_tables_while_the_connector_streams_happens_in_the_ta
     ];
     let instance = replica.start();
     worker.read(&replica.prefix, "public\\..*", &options);
-    let tables =
-        ["plain", "full_image", "keyless", "keyless_full", "by_index", "two_keys", "toast", "altered", "Mixed Case"];
+    let tables = [
+        "plain",
+        "full_image",
+        "keyless",
+        "keyless_full",
+        "by_index",
+        "two_keys",
+        "toast",
+        "altered",
+        "Mixed Case",
+        "Straße",
+    ];
     let mut step = |sql: &str, tables: &[&str]| {
         source.batch_execute(sql).expect(sql);
         replica.settle();
@@ -262,7 +278,7 @@ fn what_happens_to_rows_and_tables_while_the_connector_streams_happens_in_the_ta
             tables.iter().flat_map(|table| replica.differences(table, TOAST_READ, TOAST_LOST)).collect();
         assert!(found.is_empty(), "after {sql}\n{}\nletters: {:#?}", found.join("\n"), replica.letters());
     };
-    step("SELECT 1", &["plain", "toast"]); // the snapshot
+    step("SELECT 1", &["plain", "toast", "Mixed Case", "Straße"]); // the snapshot
     step(
         &format!(
             "INSERT INTO plain VALUES (1, 'one', 1), (2, 'two', NULL), (3, NULL, 3);
@@ -273,16 +289,19 @@ fn what_happens_to_rows_and_tables_while_the_connector_streams_happens_in_the_ta
              INSERT INTO two_keys VALUES (1, 'a', 'one'), (2, 'a', 'two'), (1, 'b', 'three');
              INSERT INTO toast VALUES (1, 1, {LARGE}), (2, 2, {LARGE});
              INSERT INTO altered VALUES (1, 1, 'one', 'x'), (2, 2, 'two', 'y');
-             INSERT INTO \"Mixed Case\" VALUES (1, 'one', 'dot')"
+             INSERT INTO \"Mixed Case\" VALUES (1, 'one', 'dot'); INSERT INTO \"Straße\" VALUES (4, 'new'), (5, NULL)"
         ),
-        &tables[..8],
+        &tables,
     );
     step(
         "UPDATE plain SET many = 10 WHERE id < 1500; UPDATE full_image SET many = NULL, name = 'uno' WHERE id = 1;
          UPDATE keyless_full SET name = 'nobody' WHERE id IS NULL;
          UPDATE toast SET number = number + 10; UPDATE toast SET body = 'small', ints = '{1}' WHERE id = 2; UPDATE by_index SET name = 'changed' WHERE id = 1;
-         UPDATE altered SET gone = NULL WHERE id = 1",
-        &tables[..8],
+         UPDATE altered SET gone = NULL WHERE id = 1;
+         UPDATE \"Mixed Case\" SET \"Sélect\" = 'changed' WHERE id <= 1000; DELETE FROM \"Mixed Case\" WHERE id = 1001;
+         UPDATE \"Straße\" SET \"größe\" = 'changed' WHERE \"schlüssel\" IN (1, 4); DELETE FROM \"Straße\" WHERE \"schlüssel\" IN (2, 5);
+         UPDATE \"Straße\" SET \"schlüssel\" = 30 WHERE \"schlüssel\" = 3",
+        &tables,
     );
     // Keys that change: to a new one, to one that was just given up, all of them at once, there and back.
     step(
