@@ -94,9 +94,16 @@ impl<'a> Changes<'a> {
         }
         let targets: Vec<Option<i32>> = tables.iter().map(|table| table.target).collect();
         let order = match tables.len() {
-            0 | 1 => (0..tables.len()).collect(),
-            _ => children_first(&targets, &*plans.references(work)?),
+            0 | 1 => None,
+            _ => children_first(&targets, &plans.references(work)?),
         };
+        let Some(order) = order else {
+            return tables.iter_mut().zip(&self.tables).try_for_each(|(table, (_, rows))| {
+                table.write(work, rows)?;
+                table.put_all(work)
+            });
+        };
+        // First what goes, from those that refer to others on; and what comes the other way round.
         for number in &order {
             tables[*number].write(work, &self.tables[*number].1)?;
         }
