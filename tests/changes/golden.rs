@@ -60,7 +60,7 @@ fn golden(file: &str) -> Value {
 }
 
 /// Its events as records, by topic.
-fn topics<'g>(golden: &'g Value) -> BTreeMap<&'g str, Vec<(&'g Value, Event)>> {
+fn topics(golden: &Value) -> BTreeMap<&str, Vec<(&Value, Event)>> {
     let schemas = golden["schemas"].as_array().cloned().unwrap_or_default();
     let mut topics: BTreeMap<&str, Vec<(&Value, Event)>> = BTreeMap::new();
     for event in golden["events"].as_array().unwrap() {

@@ -166,7 +166,6 @@ fn what_is_more_than_is_forgotten_at_once_is_forgotten_by_the_next_transactions(
     // Now and then there is a look.
     let change = |target: &mut Target| target.apply(&topic, 0, &[put("c", 1, 1, "large", 5)]);
     crate::support::wait_for("the first of it to be forgotten", std::time::Duration::from_secs(60), || {
-        std::thread::sleep(std::time::Duration::from_millis(100));
         change(&mut target);
         (left(&mut target) != "50000").then_some(())
     });
