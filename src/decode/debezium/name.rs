@@ -37,7 +37,8 @@ mod tests {
             assert_eq!((&*mended(sent(name).into()), &*mended(name.into())), (name, name));
         }
         // Half of their width, and a character of another kind beside what would be put right.
-        for name in ["ﾊﾝｶｸ", "ﾡￂ", "ﾡￂﾤ", "￡100", "é\u{ffc3}\u{ffa9}", "\u{ffc3}", "\u{ffff}"] {
+        for name in ["ﾊﾝｶｸ", "Ａ１", "ﾡￂ", "ﾡￂﾤ", "￡100", "é\u{ffc3}\u{ffa9}", "\u{ffc3}", "\u{ffff}"]
+        {
             assert_eq!(mended(name.into()), name);
         }
     }
