@@ -13,11 +13,11 @@ use super::lane::Known;
 use super::moves::Moves;
 use super::naming::TableName;
 use super::order::children_first;
-use super::pending::{At, Key, Pending, key};
+use super::pending::{At, Key, Pending, index_order, key};
 use super::plan::{Need, Plans};
 use super::rows::{Act, CdcRows, Told, Value, shown_lsn};
 use super::shape::Shape;
-use super::statement::{Image, Plan};
+use super::statement::Plan;
 use crate::engine::Batch;
 use crate::fault::Fault;
 use crate::flow::AGAIN;
@@ -82,6 +82,7 @@ impl<'a> Changes<'a> {
                 pending: HashMap::new(),
                 order: Vec::new(),
                 target: None,
+                is_sorted: false,
                 moves: Moves::default(),
             };
             if let Err(fault) = table.open(work, rows) {
@@ -122,10 +123,10 @@ impl<'a> Changes<'a> {
     }
 }
 
-struct Table<'a, 'p> {
+pub struct Table<'a, 'p> {
     plans: &'p Plans,
     known: &'p Known,
-    does_mirror: bool,
+    pub does_mirror: bool,
     /// Of all values of the group: no more can come to one statement.
     bytes: usize,
     is_replay: bool,
@@ -134,6 +135,8 @@ struct Table<'a, 'p> {
     order: Vec<Pending<'a>>,
     /// Its number among those that are followed, where it is there.
     target: Option<i32>,
+    /// As its plans have it.
+    is_sorted: bool,
     moves: Moves,
 }
 
@@ -157,6 +160,7 @@ impl<'a> Table<'a, '_> {
                 && let Some(plan) = self.plan(work, at.shape(), need)?
             {
                 self.target = Some(plan.target);
+                self.is_sorted = plan.is_sorted;
             }
         }
         match self.target {
@@ -190,7 +194,7 @@ impl<'a> Table<'a, '_> {
         self.delete_all(work)
     }
 
-    fn plan(&self, work: &mut Work<'_>, shape: &Shape, need: Need) -> Result<Option<Arc<Plan>>, Fault> {
+    pub fn plan(&self, work: &mut Work<'_>, shape: &Shape, need: Need) -> Result<Option<Arc<Plan>>, Fault> {
         let plan = self.plans.plan(work, self.known, shape, need)?;
         match self.is_replay {
             false => Ok(plan),
@@ -229,7 +233,7 @@ impl<'a> Table<'a, '_> {
         let mut joined = None;
         if !unchanged.is_empty()
             && let Some(number) = self.pending.get(&new)
-            && let Pending::Put { at: former, joined: of_former, unchanged: unknown } = &self.order[*number]
+            && let Pending::Put { at: former, joined: of_former, unchanged: unknown, .. } = &self.order[*number]
         {
             // Of one with a place in the log nobody knows here whether it came once more, and the row is further on: then its
             // values are not the row's. It goes first, and is judged by itself.
@@ -246,7 +250,7 @@ impl<'a> Table<'a, '_> {
                 self.flush(work)?;
             }
         }
-        self.pend(new, Pending::Put { at, joined, unchanged });
+        self.pend(new, Pending::Put { at, joined, unchanged, is_new: at.row.told == Told::Inserted });
         Ok(())
     }
 
@@ -293,10 +297,16 @@ impl<'a> Table<'a, '_> {
         at.row.lsn.is_some() && at.row.lsn < pending.lsn && !was_open
     }
 
-    fn pend(&mut self, key: Key<'a>, pending: Pending<'a>) {
+    fn pend(&mut self, key: Key<'a>, mut pending: Pending<'a>) {
         let order = &mut self.order;
         match self.pending.entry(key) {
-            std::collections::hash_map::Entry::Occupied(entry) => order[*entry.get()] = pending,
+            std::collections::hash_map::Entry::Occupied(entry) => {
+                let former = &mut order[*entry.get()];
+                if let Pending::Put { is_new, .. } = &mut pending {
+                    *is_new |= !former.is_change();
+                }
+                *former = pending;
+            }
             std::collections::hash_map::Entry::Vacant(entry) => {
                 entry.insert(order.len());
                 order.push(pending);
@@ -310,8 +320,20 @@ impl<'a> Table<'a, '_> {
         self.put_all(work)
     }
 
+    /// Where nothing but the key is unique, in the order of keys: a row's neighbours in the index are near its own place then,
+    /// and often in one page with it.
+    fn settle(&mut self) {
+        let mut keys: Vec<(Key<'a>, usize)> = self.pending.drain().collect();
+        if self.is_sorted {
+            keys.sort_unstable_by(|(key, _), (other, _)| index_order(key).cmp(&index_order(other)));
+            let mut order: Vec<Option<Pending<'a>>> = self.order.drain(..).map(Some).collect();
+            self.order = keys.iter().filter_map(|(_, number)| order[*number].take()).collect();
+        }
+    }
+
     /// What is to go of what is pending.
-    fn delete_all(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+    fn delete_all(&mut self, work: &mut Work<'_>) -> Result<(), Fault> {
+        self.settle();
         let mut deletes: BTreeMap<u64, Vec<At<'a>>> = BTreeMap::new();
         for pending in &self.order {
             if let Pending::Delete(at) = pending {
@@ -328,7 +350,6 @@ impl<'a> Table<'a, '_> {
 
     /// The rest of it. Nothing is pending then.
     fn put_all(&mut self, work: &mut Work<'_>) -> Result<(), Fault> {
-        self.pending.clear();
         let order = std::mem::take(&mut self.order);
         let mut puts: BTreeMap<(u64, &[usize]), Vec<&Pending<'a>>> = BTreeMap::new();
         for pending in &order {
@@ -345,7 +366,7 @@ impl<'a> Table<'a, '_> {
     }
 
     /// What of these rows is one statement.
-    fn parts<T>(&self, rows: &[T], bytes: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
+    pub fn parts<T>(&self, rows: &[T], bytes: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
         match self.bytes <= STATEMENT_BYTES_MAX {
             true => std::iter::once(0..rows.len()).collect(),
             false => cut(rows.iter().map(bytes), STATEMENT_BYTES_MAX),
@@ -370,57 +391,9 @@ impl<'a> Table<'a, '_> {
     }
 
     /// How far deletions have come, and where the table was emptied last.
-    fn furthest(&self, work: &mut Work<'_>, plan: &Plan) -> Result<(Option<i64>, Option<i64>), Fault> {
+    pub fn furthest(&self, work: &mut Work<'_>, plan: &Plan) -> Result<(Option<i64>, Option<i64>), Fault> {
         let rows = work.query(FURTHEST, &[&plan.target])?;
         Ok(rows.first().map_or((None, None), |row| (row.get(0), row.get(1))))
-    }
-
-    fn put(&self, work: &mut Work<'_>, unchanged: &[usize], rows: &[&Pending<'a>]) -> Result<(), Fault> {
-        let Some(Pending::Put { at: first, .. }) = rows.first() else { return Ok(()) };
-        let Some(plan) = self.plan(work, first.shape(), Need::Put)? else { return Ok(()) };
-        let (gone, truncated) = if plan.lsn.is_some() { self.furthest(work, &plan)? } else { (None, None) };
-        // Of rows without a key nobody knows which are gone.
-        let gone = gone.filter(|_| !first.shape().key.is_empty());
-        let is_newer = |pending: &&&Pending<'a>| pending.at().row.lsn.is_none_or(|lsn| Some(lsn) > truncated);
-        let newer: Vec<&Pending<'a>> = rows.iter().filter(is_newer).copied().collect();
-        work.count("stale", (rows.len() - newer.len()) as u64);
-        if newer.is_empty() {
-            return Ok(());
-        }
-        let rows = newer.as_slice();
-        // Changes that may be of a row that was deleted after them.
-        let may_be_gone = |pending: &Pending<'a>| pending.at().row.lsn.is_some_and(|lsn| Some(lsn) < gone);
-        let columns = plan.written(unchanged);
-        let mut arrays = Array::of_columns(plan.sql_types(&columns), rows, |pending, number| {
-            let column = plan.used[columns[number]].column;
-            pending.value(column)
-        });
-        if unchanged.is_empty() && rows.iter().any(|pending| may_be_gone(pending)) {
-            let id = |pending: &&Pending<'a>| may_be_gone(pending).then(|| pending.at().id_after());
-            arrays.push(Array::of_ids(rows.iter().map(id)));
-        }
-        let touched = match unchanged.is_empty() {
-            true => call(work, arrays, |sent| plan.put(sent)),
-            false => call(work, arrays, |sent| plan.change(&columns, sent)),
-        }?;
-        work.count("stale", (rows.len() as u64).saturating_sub(touched));
-        if !unchanged.is_empty() && touched != rows.len() as u64 && self.misses(work, &plan, rows)? {
-            let text =
-                format!("{} has no row whose large values, which the change leaves out, it could keep", plan.table);
-            return Err(Fault::reject("cdc.unchanged", text));
-        }
-        Ok(())
-    }
-
-    /// Whether one of these rows is not there, although nothing says that it was deleted later.
-    fn misses(&self, work: &mut Work<'_>, plan: &Plan, rows: &[&Pending<'a>]) -> Result<bool, Fault> {
-        let columns = plan.place();
-        let mut arrays = Array::of_columns(plan.sql_types(&columns), rows, |pending, number| {
-            pending.at().after(plan.used[columns[number]].column)
-        });
-        arrays.push(Array::of_ids(rows.iter().map(|pending| Some(pending.at().id_after()))));
-        let counted = given(arrays, |sent, values| work.ask(&plan.missing(sent), sent, values))?;
-        Ok(counted.first().is_some_and(|row| row.get::<_, i64>(0) > 0))
     }
 
     fn truncate(&self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
@@ -460,52 +433,6 @@ impl<'a> Table<'a, '_> {
             Err(fault) => Err(fault),
         }
     }
-
-    /// The first of these changes, with those behind it that are done in the same statement. Gives how many.
-    fn write_keyless(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<usize, Fault> {
-        let (at, shape) = (rows[0], rows[0].shape());
-        let is_new = |at: &At<'_>| at.row.act == Act::Put && !(self.does_mirror && at.row.has_before());
-        if is_new(&at) {
-            let is_alike = |next: &&At<'_>| is_new(next) && next.shape().number == shape.number;
-            let count = rows.iter().take_while(is_alike).count();
-            let count = self.parts(&rows[..count], At::bytes).first().map_or(count, ExactSizeIterator::len);
-            let puts: Vec<Pending<'a>> =
-                rows[..count].iter().map(|at| Pending::Put { at: *at, joined: None, unchanged: Vec::new() }).collect();
-            self.put(work, &[], &puts.iter().collect::<Vec<_>>())?;
-            return Ok(count);
-        }
-        let Some(plan) = self.plan(work, shape, Need::Put)? else { return Ok(1) };
-        // What it is about is gone with all that was in the table.
-        if plan.lsn.is_some() && at.row.lsn.is_some() && at.row.lsn <= self.furthest(work, &plan)?.1 {
-            work.count("stale", 1);
-            return Ok(1);
-        }
-        if !self.does_mirror {
-            // A change more, as the row was.
-            let columns = plan.written(&[]);
-            let before = |at: &At<'a>, number: usize| at.before(plan.used[columns[number]].column);
-            let arrays = Array::of_columns(plan.sql_types(&columns), &[at], before);
-            return call(work, arrays, |sent| plan.put(sent)).map(|_| 1);
-        }
-        let is_change = at.row.act == Act::Put;
-        let text = |value: Value<'a>| match value {
-            Value::Text(text) => Some(text),
-            Value::Null | Value::Unchanged => None,
-        };
-        let mut values: Vec<Option<&[u8]>> = plan.compared().map(|used| text(at.before(used.column))).collect();
-        if is_change {
-            values.extend(plan.used.iter().map(|used| match at.after(used.column) {
-                Value::Unchanged => text(at.before(used.column)),
-                value => text(value),
-            }));
-        }
-        let statement = plan.by_image(if is_change { Image::Change } else { Image::Delete });
-        let touched = work.call(&statement, &vec![Type::TEXT; values.len()], &values).map_err(of_value)?;
-        match touched {
-            0 => Err(Fault::reject("cdc.image", format!("{} has no row with the values that it had", plan.table))),
-            _ => Ok(1),
-        }
-    }
 }
 
 /// A statement of these arrays, by their types.
@@ -522,7 +449,7 @@ pub fn given<T>(arrays: Vec<Array>, give: impl FnOnce(&[Type], &[Option<&[u8]>])
 }
 
 /// The statement is ours: where its syntax is said to be wrong, that of a value is. The server's words may repeat it.
-fn of_value(fault: Fault) -> Fault {
+pub fn of_value(fault: Fault) -> Fault {
     match &*fault.cause().code {
         "pg.42601" | "pg.XX000" | "pg.428C9" => {
             let code = fault.cause().code.clone();

@@ -8,6 +8,7 @@
 mod apply;
 mod array;
 mod cut;
+mod keyless;
 mod lane;
 mod message;
 mod moves;
@@ -16,6 +17,7 @@ mod order;
 mod pending;
 mod plan;
 mod preview;
+mod put;
 mod rows;
 mod shape;
 mod statement;

@@ -11,7 +11,7 @@ use super::apply::{call, given};
 use super::array::Array;
 use super::pending::{At, id};
 use super::rows::{Act, Told, Value, shown_lsn};
-use super::statement::Plan;
+use super::statement::{Plan, Where};
 use crate::fault::Fault;
 use crate::pg::Work;
 
@@ -223,12 +223,13 @@ fn put(work: &mut Work<'_>, plan: &Plan, at: &At<'_>, left: Option<&Left>) -> Re
         Value::Unchanged => left.and_then(|left| left.of(name)).unwrap_or(Value::Null),
         value => value,
     };
-    let mut arrays: Vec<Array> =
-        plan.used.iter().map(|used| Array::of_texts([value(used.column, &used.name)])).collect();
+    let written = plan.written(&[]);
+    let used = written.iter().map(|at| &plan.used[*at]);
+    let mut arrays: Vec<Array> = used.map(|used| Array::of_texts([value(used.column, &used.name)])).collect();
     if plan.lsn.is_some() {
         arrays.push(Array::of_ids([Some(at.id_after())]));
     }
-    Ok(call(work, arrays, |sent| plan.put(sent))? > 0)
+    Ok(call(work, arrays, |sent| plan.put(sent, Where::Any))? > 0)
 }
 
 /// What a row that left has, to whoever lacks it.

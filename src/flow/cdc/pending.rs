@@ -57,6 +57,8 @@ pub enum Pending<'a> {
         /// Values of all columns, where some are those of an earlier change.
         joined: Option<Vec<Value<'a>>>,
         unchanged: Vec<usize>,
+        /// Whether the row need not be there before: one of the key's changes in this group has made it.
+        is_new: bool,
     },
     Delete(At<'a>),
 }
@@ -76,6 +78,16 @@ impl<'a> Pending<'a> {
         }
     }
 
+    /// A row that nothing is known of.
+    pub fn put(at: At<'a>) -> Pending<'a> {
+        Pending::Put { at, joined: None, unchanged: Vec::new(), is_new: true }
+    }
+
+    /// Whether a row is to be there already, as far as the source tells.
+    pub fn is_change(&self) -> bool {
+        matches!(self, Pending::Put { is_new: false, .. })
+    }
+
     /// Of the values that are written.
     pub fn bytes(&self) -> usize {
         match self {
@@ -86,6 +98,11 @@ impl<'a> Pending<'a> {
 }
 
 pub type Key<'a> = Cow<'a, [u8]>;
+
+/// Near what an index has: whole numbers come by their size, and what always has one length as the bytes of its text.
+pub fn index_order<'k>(key: &'k Key<'_>) -> (usize, &'k [u8]) {
+    (key.len(), key)
+}
 
 /// What a key is known by when its row is gone.
 pub fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> [u8; 16] {

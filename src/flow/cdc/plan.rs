@@ -197,7 +197,7 @@ impl Plans {
                 is_passing = true;
             }
         }
-        let plan = plan_of(shape, &found, target)?;
+        let mut plan = plan_of(shape, &found, target)?;
         plan.check_key(work, shape)?;
         Ok(Some((Arc::new(plan), is_passing)))
     }
@@ -399,13 +399,14 @@ pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault>
         lsn: find(&|content| matches!(content, Content::Extra(Extra::Lsn))),
         deleted: find(&|content| matches!(content, Content::Deleted)),
         is_replay: false,
+        is_sorted: false,
         used,
     })
 }
 
 impl Plan {
     /// A row that its key tells is put by an index of just that.
-    pub fn check_key(&self, work: &mut Work<'_>, shape: &Shape) -> Result<(), Fault> {
+    pub fn check_key(&mut self, work: &mut Work<'_>, shape: &Shape) -> Result<(), Fault> {
         if shape.key.is_empty() || self.is_keyed_in(work, shape)? {
             return Ok(());
         }
@@ -416,14 +417,17 @@ impl Plan {
         Err(Fault::reject("cdc.table", text))
     }
 
-    fn is_keyed_in(&self, work: &mut Work<'_>, shape: &Shape) -> Result<bool, Fault> {
+    fn is_keyed_in(&mut self, work: &mut Work<'_>, shape: &Shape) -> Result<bool, Fault> {
         let mut names: Vec<&str> = self.key.iter().map(|at| self.used[*at].name.as_str()).collect();
         names.sort_unstable();
         let rows = work.query(KEYS, &[&shape.table.schema, &shape.table.name])?;
-        Ok(rows.iter().any(|row| {
+        let decides = |row: &postgres::Row| {
             let mut columns: Vec<String> = row.get(0);
             columns.sort_unstable();
-            columns == names
-        }))
+            columns == names && row.get(1)
+        };
+        let is_keyed = rows.iter().any(decides);
+        self.is_sorted = rows.len() == 1;
+        Ok(is_keyed)
     }
 }

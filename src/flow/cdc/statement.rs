@@ -24,6 +24,15 @@ pub enum Image {
     Delete,
 }
 
+/// Which rows are put.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// All: what is there is replaced.
+    Any,
+    /// Those that are not there.
+    Missing,
+}
+
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub table: String,
@@ -39,6 +48,9 @@ pub struct Plan {
     pub deleted: Option<usize>,
     /// Whether it is for letters that are replayed.
     pub is_replay: bool,
+    /// Whether rows may come in the order of their keys: where something else is unique too, one may have to make room for
+    /// another.
+    pub is_sorted: bool,
 }
 
 impl Plan {
@@ -51,10 +63,6 @@ impl Plan {
         quoted(&self.used[at].name)
     }
 
-    fn all(&self) -> Vec<usize> {
-        (0..self.used.len()).collect()
-    }
-
     /// Those of the key and, where it is kept, the place in the log.
     pub fn place(&self) -> Vec<usize> {
         self.key.iter().copied().chain(self.lsn).collect()
@@ -62,9 +70,6 @@ impl Plan {
 
     /// Those that are written to, the key first.
     pub fn written(&self, unchanged: &[usize]) -> Vec<usize> {
-        if unchanged.is_empty() {
-            return self.all();
-        }
         let others = (0..self.used.len()).filter(|at| !self.key.contains(at));
         self.key.iter().copied().chain(others.filter(|at| !unchanged.contains(&self.used[*at].column))).collect()
     }
@@ -100,16 +105,24 @@ impl Plan {
         format!("(({gone}) > {lsn}) IS TRUE")
     }
 
-    /// Puts rows, whatever there was: the columns are those of `used`, in order. Where the ids of the keys follow, none that
-    /// was deleted later: rows without one were not.
-    pub fn put(&self, sent: &[Type]) -> String {
-        let columns = self.all();
+    /// Puts rows, whatever there was, or only `Where::Missing`: parameters are all that are `written`. Where the ids of
+    /// the keys follow, none that was deleted later: rows without one were not.
+    pub fn put(&self, sent: &[Type], rows: Where) -> String {
+        let columns = self.written(&[]);
         let names: Vec<String> = columns.iter().map(|at| self.name(*at)).collect();
         let values: Vec<String> = (0..columns.len()).map(|number| self.value(&columns, number)).collect();
         let (from, id) = (from(sent), columns.len() + 1);
-        let only = match self.lsn.filter(|_| sent.len() == id) {
-            None => String::new(),
-            Some(lsn) => format!(" WHERE NOT ({})", self.is_gone(id, &self.value(&columns, lsn))),
+        let mut conditions = Vec::new();
+        if rows == Where::Missing {
+            let is_row = self.is_row(&columns);
+            conditions.push(format!("NOT EXISTS (SELECT FROM {} AS t WHERE {is_row})", self.table));
+        }
+        if let Some(lsn) = self.lsn.filter(|_| sent.len() == id) {
+            conditions.push(format!("NOT ({})", self.is_gone(id, &self.value(&columns, lsn))));
+        }
+        let only = match conditions.is_empty() {
+            true => String::new(),
+            false => format!(" WHERE {}", conditions.join(" AND ")),
         };
         let (names, values) = (names.join(", "), values.join(", "));
         // A key that its table would otherwise count up by itself.
@@ -134,26 +147,19 @@ impl Plan {
         }
     }
 
-    /// Changes some columns of rows that are there: parameters are `written`.
+    /// Changes columns of rows that are there, unless they are further on: parameters are `written`.
     pub fn change(&self, columns: &[usize], sent: &[Type]) -> String {
         let sets: Vec<String> = (self.key.len()..columns.len())
-            .map(|number| {
-                let (name, value) = (self.name(columns[number]), self.value(columns, number));
-                match self.lsn.and_then(|lsn| columns.iter().position(|at| *at == lsn)) {
-                    // The row counts as found all the same.
-                    Some(lsn) => {
-                        let guard = self.guard(&self.value(columns, lsn));
-                        format!("{name} = CASE WHEN {guard} THEN {value} ELSE t.{name} END")
-                    }
-                    None => format!("{name} = {value}"),
-                }
-            })
+            .map(|number| format!("{} = {}", self.name(columns[number]), self.value(columns, number)))
             .collect();
         let sets = match sets.is_empty() {
             true => format!("{0} = t.{0}", self.name(columns[0])),
             false => sets.join(", "),
         };
-        format!("UPDATE {} AS t SET {sets} FROM {} WHERE {}", self.table, from(sent), self.is_row(columns))
+        let (from, is_row) = (from(sent), self.is_row(columns));
+        let lsn = self.lsn.and_then(|lsn| columns.iter().position(|at| *at == lsn));
+        let guard = lsn.map_or_else(String::new, |lsn| format!(" AND {}", self.guard(&self.value(columns, lsn))));
+        format!("UPDATE {} AS t SET {sets} FROM {from} WHERE {is_row}{guard}", self.table)
     }
 
     /// Deletes a row, or marks it, and gives it as it was: the texts of all columns.
