@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sluicegate::config::Sources;
+use sluicegate::produce::PORT_USUAL;
 
 use boards::{Data, boards};
 use exposition::Exposition;
@@ -167,6 +169,24 @@ fn promtool_takes_the_rules_and_the_configuration_and_the_alerts_fire_when_they_
         let said = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said));
     }
+}
+
+/// Who asks for more hears SluicegateDown for ever.
+#[test]
+fn what_prometheus_asks_is_what_a_plain_run_has() {
+    let folder = std::env::temp_dir().join("sluicegate-no-such-folder");
+    let environment = vec![("DB_URL".to_owned(), "postgres://nobody@127.0.0.1:1/nothing".to_owned())];
+    let config = Sources { file: None, flows: Vec::new(), environment, folder }.load();
+    let config = config.unwrap_or_else(|findings| panic!("{findings}"));
+    let targets = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("- targets: "));
+        lines.map(str::to_owned).collect()
+    };
+    let text = read(&deploy("prometheus.yml"));
+    assert_eq!(targets(&text), [format!("[\"localhost:{}\"]", config.http.port)]);
+    // Those that may be put in are where a producer is by itself, and where the page has its consumer.
+    let all = targets(&text.replace("  # ", "  "));
+    assert_eq!(all[1..], [PORT_USUAL, 2113].map(|port| format!("[\"localhost:{port}\"]")));
 }
 
 /// Every metric that is named is exported, and has the labels that it is asked by.
@@ -334,6 +354,7 @@ fn each_query_and_each_alert_is_answered_with_what_a_real_run_exports() {
     let reading = |query: &str| server.ask(query).expect("an answer")[0]["value"][1].as_str().unwrap_or("").to_owned();
     // A slow machine may make it miss something for a moment.
     wait_for("it to be ready", MINUTE, || (reading("sum(sluicegate_ready{job=\"sluicegate\"})") == "1").then_some(()));
+    assert_eq!(server.ask("up == 0").expect("an answer"), Vec::<Value>::new(), "all that is asked answers");
     for (flow, count, what) in
         [("status", "20", "as many as were no Avro"), ("tickets", "1", "the one that stopped its key")]
     {
