@@ -10,10 +10,10 @@ use crate::engine::{Backoff, Clock, Stop};
 use crate::fault::{Cause, Failure, Fault};
 use crate::flow::{self, Sample};
 use crate::kafka::{Numbered, Producer};
-use crate::ops::{Api, Sent, Server, SinkFacts, TestData};
+use crate::ops::{Api, Sent, SinkFacts, TestData};
 use crate::progress::Progress;
 use crate::rate::Rate;
-use crate::run::{EXIT_SLACK, HTTP_THREADS, stop_on_signals};
+use crate::run::{EXIT_SLACK, listen, stop_on_signals};
 use crate::trace::{self, Trace};
 use crate::track::{Side, Track};
 
@@ -220,12 +220,9 @@ pub fn serve(config: Config, name: &str, extent: Extent, manner: Manner) -> Resu
     let track = Track::new(name);
     let test_data = ByRequest { config: config.clone(), tracks: vec![track.clone()] };
     let api = Api::new(vec![track.clone()], Arc::new(test_data), Vec::new(), SinkFacts::default());
-    let address = (config.http.host.as_str(), config.http.port);
-    let server = Server::start(address, api, HTTP_THREADS)
-        .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;
-    log::info!("listening on http://{}", server.local_addr());
+    let server = config.http.enabled.then(|| listen(&config, api)).transpose()?;
     let sent = feed(&config, name, extent, manner, &clock, &stop, &track);
-    server.stop(EXIT_SLACK);
+    server.map(|server| server.stop(EXIT_SLACK));
     match sent {
         Ok(sent) => told(sent, &topic),
         Err(fault) => Err(Failure::Failed(fault.to_string())),

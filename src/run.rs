@@ -21,7 +21,7 @@ use crate::trace::Courses;
 use crate::track::{Side, Track};
 
 /// Two of them stay free for health and metrics.
-pub const HTTP_THREADS: usize = 4;
+const HTTP_THREADS: usize = 4;
 /// Between looks at the end offsets and the ledger.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A claim waits for its former owner's locks, and then ends that session: longer than both.
@@ -128,7 +128,10 @@ fn serve(config: &Config, tracks: &[Arc<Track>]) -> Result<Server, Failure> {
     let database = config.postgres.target.config.get_dbname().map(str::to_owned);
     let sink = SinkFacts { database, sessions_max: config.postgres.connections_max };
     let services = services(config, tracks, for_callers.as_ref())?;
-    let api = Api::new(tracks.to_vec(), Arc::new(test_data), services, sink);
+    listen(config, Api::new(tracks.to_vec(), Arc::new(test_data), services, sink))
+}
+
+pub fn listen(config: &Config, api: Arc<Api>) -> Result<Server, Failure> {
     let address = (config.http.host.as_str(), config.http.port);
     let server = Server::start(address, api, HTTP_THREADS)
         .map_err(|error| Failure::Failed(format!("http {}:{}: {error}", address.0, address.1)))?;

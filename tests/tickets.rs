@@ -258,6 +258,11 @@ fn one_process_produces_and_writes() {
     office.wait_rows(records, SOON);
     assert_eq!(office.rows(), records);
     office.check_orders();
+    // It listens only where it may.
+    let arguments = ["produce", "tickets", "--serve", "--count", "1"];
+    assert!(office.verb(&arguments).contains("listening on "));
+    let log = office.with("SLUICEGATE_HTTP_ENABLED", false).verb(&arguments);
+    assert!(log.contains("1 records into ") && !log.contains("listening on "), "{log}");
 }
 
 /// A producer as a service tells of the trouble that begins, goes on once it may, and has lost no ticket.
