@@ -85,93 +85,148 @@ impl Run<'_> {
         Ok((new(&brokers, &options, topic).map_err(Fault::Stop)?, partitions))
     }
 
-    /// Sends records from number 0 on, those without a key spread over the partitions in turn, and waits for each to be
-    /// acknowledged.
-    fn send(&self, progress: &mut dyn FnMut(At)) -> Result<(Sent, Option<Fault>), Fault> {
+    /// At number 0, with a producer.
+    fn begin(&self) -> Result<Sending<'_>, Fault> {
         let sample = flow::sample(self.name, self.manner.keys)
             .ok_or_else(|| Fault::stop("produce.no_sample", format!("flow {} has no test records", self.name)))?;
-        let (mut producer, partitions) = self.producer()?;
-        let at = |producer: &Producer, sent: u64| {
-            let (delivered, failed) = producer.delivered();
-            At { sent, delivered, failed }
-        };
-        let (mut rate, began) = (self.manner.per_s.map(Rate::new), Instant::now());
-        let is_over = || self.extent.duration.is_some_and(|duration| began.elapsed() >= duration);
-        // What was made and has to be sent, again or at last, comes before all that is new.
-        let (mut sent, mut waiting, mut due) = (0, VecDeque::new(), None);
-        progress(at(&producer, sent));
-        while self.goes_on() {
-            let wait = if !waiting.is_empty() {
+        let (producer, partitions) = self.producer()?;
+        let (rate, began) = (self.manner.per_s.map(Rate::new), Instant::now());
+        Ok(Sending {
+            run: self,
+            sample,
+            producer,
+            partitions,
+            rate,
+            began,
+            sent: 0,
+            waiting: VecDeque::new(),
+            due: None,
+        })
+    }
+
+    /// Sends all of them, and waits for each to be acknowledged.
+    fn send(&self, progress: &mut dyn FnMut(At)) -> Result<(Sent, Option<Fault>), Fault> {
+        let mut sending = self.begin()?;
+        sending.go_on(progress)?;
+        sending.finish(progress)
+    }
+}
+
+/// A run that is under way.
+struct Sending<'a> {
+    run: &'a Run<'a>,
+    sample: Box<dyn Sample>,
+    producer: Producer,
+    partitions: u64,
+    rate: Option<Rate>,
+    began: Instant,
+    sent: u64,
+    /// What was made and has to be sent, again or at last: it comes before all that is new.
+    waiting: VecDeque<Arc<Numbered>>,
+    /// When the next one may be.
+    due: Option<Duration>,
+}
+
+impl Sending<'_> {
+    fn at(&self) -> At {
+        let (delivered, failed) = self.producer.delivered();
+        At { sent: self.sent, delivered, failed }
+    }
+
+    fn is_over(&self) -> bool {
+        let Extent { count, duration } = self.run.extent;
+        count.is_some_and(|count| self.sent >= count)
+            || duration.is_some_and(|duration| self.began.elapsed() >= duration)
+    }
+
+    /// Sends records, those without a key spread over the partitions in turn, until the extent is reached or it is told to stop.
+    /// After a fault it goes on where it was.
+    fn go_on(&mut self, progress: &mut dyn FnMut(At)) -> Result<(), Fault> {
+        progress(self.at());
+        while self.run.goes_on() {
+            let wait = if !self.waiting.is_empty() {
                 Duration::ZERO
-            } else if self.extent.count.is_some_and(|count| sent >= count) || is_over() {
-                if self.stop.is_none() || producer.answered() >= sent {
+            } else if self.is_over() {
+                if self.run.stop.is_none() || self.producer.answered() >= self.sent {
                     break;
                 }
                 LOOK_EVERY
-            } else if self.manner.one_by_one && producer.answered() < sent {
+            } else if self.run.manner.one_by_one && self.producer.answered() < self.sent {
                 LOOK_EVERY
             } else {
-                let now = began.elapsed();
-                let due = due.get_or_insert_with(|| rate.as_mut().map_or(now, |rate| now + rate.next(now)));
+                let (now, rate) = (self.began.elapsed(), &mut self.rate);
+                let due = self.due.get_or_insert_with(|| rate.as_mut().map_or(now, |rate| now + rate.next(now)));
                 due.saturating_sub(now).min(STEP_MAX)
             };
             if !wait.is_zero() {
                 std::thread::park_timeout(wait);
-                progress(at(&producer, sent));
-                self.look(&mut producer, &mut waiting);
+                progress(self.at());
+                self.look();
                 continue;
             }
-            let record = waiting.pop_front().unwrap_or_else(|| Arc::new(self.make(&*sample, sent, partitions)));
+            let record = self.waiting.pop_front().unwrap_or_else(|| Arc::new(self.make()));
             let mut may_wait = || {
-                progress(at(&producer, sent));
-                self.goes_on()
+                progress(self.at());
+                self.run.goes_on()
             };
-            if !producer.send_numbered(&record, &mut may_wait)? {
-                waiting.push_front(record);
-                std::thread::park_timeout(LOOK_EVERY);
-                self.look(&mut producer, &mut waiting);
-                continue;
+            match self.producer.send_numbered(&record, &mut may_wait) {
+                Ok(true) if record.number == self.sent => (self.sent, self.due) = (self.sent + 1, None),
+                Ok(true) => {}
+                Ok(false) => {
+                    self.waiting.push_front(record);
+                    std::thread::park_timeout(LOOK_EVERY);
+                    self.look();
+                    continue;
+                }
+                Err(fault) => {
+                    self.waiting.push_front(record);
+                    return Err(fault);
+                }
             }
-            if record.number == sent {
-                (sent, due) = (sent + 1, None);
-            }
-            if sent % STEP == 1 {
-                progress(at(&producer, sent));
+            if self.sent % STEP == 1 {
+                progress(self.at());
             }
         }
-        progress(at(&producer, sent));
+        progress(self.at());
+        Ok(())
+    }
+
+    /// Waits for what is not acknowledged, as long as it may.
+    fn finish(self, progress: &mut dyn FnMut(At)) -> Result<(Sent, Option<Fault>), Fault> {
         // What an order to stop finds waiting is still tried.
-        for record in &waiting {
-            if !producer.send_numbered(record, &mut || false)? {
+        for record in &self.waiting {
+            if !self.producer.send_numbered(record, &mut || false)? {
                 break;
             }
         }
-        let (done, fault) = match self.stop {
-            Some(stop) if stop.asked() => producer.finish_within(stop.left()),
-            _ => producer.finish(),
+        let (done, fault) = match self.run.stop {
+            Some(stop) if stop.asked() => self.producer.finish_within(stop.left()),
+            _ => self.producer.finish(),
         };
-        progress(At { sent, delivered: done.delivered, failed: done.failed });
+        progress(At { sent: self.sent, delivered: done.delivered, failed: done.failed });
         // What was neither acknowledged nor refused within the time did not arrive as far as anybody knows.
-        let failed = sent - done.delivered.min(sent);
+        let failed = self.sent - done.delivered.min(self.sent);
         Ok((Sent { count: done.delivered, failed, elapsed: done.took }, fault))
     }
 
-    fn make(&self, sample: &dyn Sample, number: u64, partitions: u64) -> Numbered {
+    fn make(&self) -> Numbered {
+        let (sample, number) = (&*self.sample, self.sent);
         let (key, mut headers, mut payload) = (sample.key(number), sample.headers(number), Vec::new());
         sample.payload(number, &mut payload);
-        if self.manner.is_traced && !headers.iter().any(|(name, _)| *name == trace::HEADER) {
-            headers.push((trace::HEADER, Trace::begin(self.name).to_string()));
+        if self.run.manner.is_traced && !headers.iter().any(|(name, _)| *name == trace::HEADER) {
+            headers.push((trace::HEADER, Trace::begin(self.run.name).to_string()));
         }
         // A key says where a record goes; without one it is its turn that does.
-        let partition = key.is_none().then_some((number % partitions) as i32);
+        let partition = key.is_none().then_some((number % self.partitions) as i32);
         Numbered { number, partition, key, payload, headers }
     }
 
     /// Whether another client has taken the place of the producer's own: then what that one owes is sent again.
-    fn look(&self, producer: &mut Producer, waiting: &mut VecDeque<Arc<Numbered>>) {
-        if self.stop.is_some() {
+    fn look(&mut self) {
+        if self.run.stop.is_some() {
             // All of these come before what waits already.
-            producer.renewed().into_iter().flatten().rev().for_each(|record| waiting.push_front(record));
+            let again = self.producer.renewed().into_iter().flatten();
+            again.rev().for_each(|record| self.waiting.push_front(record));
         }
     }
 }
@@ -243,36 +298,44 @@ pub fn feed(
     let flow = flow.ok_or_else(|| Fault::stop("produce.no_flow", format!("there is no flow {name}")))?;
     let run = Run { config, name, flow, extent, manner, stop: Some(stop) };
     let mut backoff = Backoff::new(clock, flow.backoff_min, flow.backoff_max);
-    loop {
-        let (mut before, mut heard) = (At::default(), clock.now());
-        let sent = run.send(&mut |at| {
-            track.joined();
-            track.produced.add(at.delivered - before.delivered);
-            track.publish_failed.add(at.failed - before.failed);
-            let answered = at.delivered + at.failed;
-            if answered > before.delivered + before.failed || answered == at.sent {
-                heard = clock.now();
-                track.recovered(Side::Source);
-            } else if clock.now() - heard > SILENCE_MAX && track.trouble(Side::Source).is_none() {
-                let text = format!("no record was acknowledged for {SILENCE_MAX:?}");
-                track.troubled(Side::Source, &Cause::new("kafka.silent", text));
-            }
-            before = at;
-        });
-        match sent {
-            Err(Fault::Retry(cause)) if !stop.asked() => {
-                track.troubled(Side::Source, &cause);
-                stop.pause(backoff.next_pause());
-            }
-            Ok((sent, fault)) => {
-                if let Some(fault) = &fault {
-                    track.failed(fault.cause());
-                }
-                return Ok((sent, fault));
-            }
-            Err(fault) => return Err(fault),
+    let (mut before, mut heard) = (At::default(), clock.now());
+    let mut progress = |at: At| {
+        track.joined();
+        track.produced.add(at.delivered - before.delivered);
+        track.publish_failed.add(at.failed - before.failed);
+        let answered = at.delivered + at.failed;
+        if answered > before.delivered + before.failed || answered == at.sent {
+            heard = clock.now();
+            track.recovered(Side::Source);
+        } else if clock.now() - heard > SILENCE_MAX && track.trouble(Side::Source).is_none() {
+            let text = format!("no record was acknowledged for {SILENCE_MAX:?}");
+            track.troubled(Side::Source, &Cause::new("kafka.silent", text));
         }
+        before = at;
+    };
+    let mut wait = |fault: Fault| match fault {
+        Fault::Retry(cause) if !stop.asked() => {
+            track.troubled(Side::Source, &cause);
+            stop.pause(backoff.next_pause());
+            Ok(())
+        }
+        fault => Err(fault),
+    };
+    let mut sending = loop {
+        match run.begin() {
+            Ok(sending) => break sending,
+            Err(fault) => wait(fault)?,
+        }
+    };
+    // Where it was: records sent anew from the first one on would be in their topic twice, and out of their sequence.
+    while let Err(fault) = sending.go_on(&mut progress) {
+        wait(fault)?;
     }
+    let (sent, fault) = sending.finish(&mut progress)?;
+    if let Some(fault) = &fault {
+        track.failed(fault.cause());
+    }
+    Ok((sent, fault))
 }
 
 /// Test data over HTTP, counted in the flow's track.
@@ -299,5 +362,49 @@ impl TestData for ByRequest {
             track.failed(fault.cause());
         }
         Ok(sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::config::Sources;
+
+    #[test]
+    fn after_a_fault_a_run_goes_on_where_it_was() {
+        let cluster = MockCluster::new(1).unwrap();
+        let environment = [
+            ("KAFKA_BROKERS", cluster.bootstrap_servers()),
+            ("DB_URL", "postgres://nobody@127.0.0.1:1/nothing".to_owned()),
+            ("SLUICEGATE_FLOWS_STATUS_TOPIC", "t".to_owned()),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
+        let folder = std::env::temp_dir().join("sluicegate-no-such-folder");
+        let config = Sources { file: None, flows: Vec::new(), environment, folder }.load().unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let (_stopper, stop) = Stop::new(&Clock::real(), Duration::from_secs(30));
+        let run = |count| Run {
+            config: &config,
+            name: "status",
+            flow: &config.flows["status"],
+            extent: Extent { count: Some(count), duration: None },
+            manner: Manner::default(),
+            stop: Some(&stop),
+        };
+        let (first, all) = (run(5), run(10));
+        let mut sending = first.begin().unwrap();
+        sending.go_on(&mut |_| ()).unwrap();
+        sending.run = &all;
+        let too_large = Numbered { number: 5, payload: vec![0; 2 << 20], ..Numbered::default() };
+        sending.waiting.push_back(Arc::new(too_large));
+        let fault = sending.go_on(&mut |_| ()).unwrap_err();
+        assert!(matches!(&fault, Fault::Retry(cause) if cause.code == "kafka.messagesizetoolarge"), "{fault:?}");
+        assert_eq!((sending.sent, sending.waiting.len()), (5, 1), "it has its turn again");
+        sending.waiting.clear();
+        sending.go_on(&mut |_| ()).unwrap();
+        let (sent, fault) = sending.finish(&mut |_| ()).unwrap();
+        assert_eq!((sent.count, sent.failed, fault), (10, 0, None));
     }
 }
