@@ -151,6 +151,7 @@ pub fn send_all(endpoint: &Endpoint, courses: &Receiver<Course>, stop: &Stop) {
         }
         is_well = is_taken;
         if is_last && (!is_taken || stop.expired()) {
+            courses.try_iter().for_each(|course| course.track.spans_dropped.add(1));
             return;
         }
     }
@@ -228,6 +229,9 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::engine::Clock;
+    use crate::record::Partition;
+    use crate::track::Track;
 
     #[test]
     fn an_endpoint_is_a_collector_without_tls() {
@@ -261,6 +265,36 @@ mod tests {
             }
         });
         endpoint
+    }
+
+    #[test]
+    fn what_is_left_when_the_collector_takes_no_more_is_counted_too() {
+        let (to, courses) = crossbeam_channel::unbounded();
+        let track = Track::new("status");
+        for first in 0..REQUEST_MAX as i64 + 100 {
+            let course = Course {
+                track: track.clone(),
+                partition: Partition::new("t", 0),
+                first,
+                next: first + 1,
+                rows: 1,
+                letters: 0,
+                opened_ms: 0.0,
+                closed_ms: 0.0,
+                taken_ms: 0.0,
+                began_ms: 0.0,
+                done_ms: 0.0,
+                polling: Duration::ZERO,
+                decoding: Duration::ZERO,
+                commit: None,
+                links: Vec::new(),
+            };
+            to.send(course).unwrap();
+        }
+        let (stopper, stop) = Stop::new(&Clock::real(), Duration::from_secs(60));
+        drop(stopper);
+        send_all(&talker(b"HTTP/1.1 503 Away\r\n"), &courses, &stop);
+        assert_eq!((track.spans_exported.get(), track.spans_dropped.get()), (0, REQUEST_MAX as u64 + 100));
     }
 
     #[test]
