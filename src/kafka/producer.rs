@@ -47,6 +47,9 @@ pub(super) fn producer_config(
         .set("enable.idempotence", "true")
         .set("compression.type", compression)
         .set("linger.ms", "10")
+        // Between tries of one request: the first pause, and the longest of those that follow, each twice the one before.
+        .set("retry.backoff.ms", "100")
+        .set("retry.backoff.max.ms", "1000")
         // Where Java's clients would put them: records of one key meet in one partition, whoever sends them.
         .set("partitioner", "murmur2_random")
         .set("queue.buffering.max.messages", QUEUE_RECORDS)
@@ -450,6 +453,26 @@ mod tests {
         let long_ago = Instant::now().checked_sub(SILENCE_MAX).unwrap();
         under_way.heard = None;
         under_way.records.values_mut().for_each(|(since, _)| *since = long_ago);
+    }
+
+    #[test]
+    fn a_record_is_there_when_all_replicas_have_it_and_is_compressed_on_its_way_unless_an_option_says_otherwise() {
+        let producer = Producer::new("127.0.0.1:1", &BTreeMap::new(), "t").unwrap();
+        for (name, value) in [
+            ("acks", "all"),
+            ("enable.idempotence", "true"),
+            ("compression.type", "lz4"),
+            ("retry.backoff.ms", "100"),
+            ("retry.backoff.max.ms", "1000"),
+            ("message.timeout.ms", "30000"),
+        ] {
+            assert_eq!(producer.config.get(name), Some(value), "{name}");
+        }
+        let lasting = Producer::lasting("127.0.0.1:1", &BTreeMap::new(), "t").unwrap();
+        assert_eq!(lasting.config.get("message.timeout.ms"), Some("0"));
+        let options = [("compression.type", "zstd")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let other = Producer::new("127.0.0.1:1", &options.into(), "t").unwrap();
+        assert_eq!((other.config.get("compression.type"), other.config.get("acks")), (Some("zstd"), Some("all")));
     }
 
     #[test]
