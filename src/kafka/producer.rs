@@ -230,6 +230,10 @@ impl Producer {
     /// are such records, for the former client to let go of them.
     pub fn renewed(&mut self) -> Option<Vec<Arc<Numbered>>> {
         let is_broken = self.client.client().fatal_error().is_some() || self.deliveries.under_way().is_broken;
+        if is_broken {
+            // What it still sends would come before what it has given back.
+            self.client.purge(PurgeConfig::default().queue().inflight());
+        }
         if is_broken && self.made.elapsed() >= RENEW_PAUSE {
             let renewals = self.deliveries.under_way().renewals + 1;
             self.made = Instant::now();
@@ -315,7 +319,12 @@ impl Producer {
     pub fn send_numbered(&self, record: &Arc<Numbered>, may_wait: &mut dyn FnMut() -> bool) -> Result<bool, Fault> {
         let Numbered { number, partition, key, payload, headers } = &**record;
         if self.is_lasting {
-            self.deliveries.under_way().records.insert(*number, (Instant::now(), record.clone()));
+            let mut under_way = self.deliveries.under_way();
+            // The next one would come before what another client has to send again.
+            if under_way.is_broken {
+                return Ok(false);
+            }
+            under_way.records.insert(*number, (Instant::now(), record.clone()));
         }
         let key = key.as_deref().map(str::as_bytes);
         let sent = self.hand_over(*number, *partition, key, payload, headers, may_wait);
@@ -520,6 +529,29 @@ mod tests {
         wait("an answer", || producer.renewed().is_none() && producer.asking.is_none());
         cluster.clear_request_errors(RDKafkaApiKey::Produce);
         wait("5 to be there", || producer.answered() == 5);
+    }
+
+    #[test]
+    fn until_a_broken_client_is_replaced_nothing_is_sent_that_came_behind_what_it_has_given_back() {
+        let cluster = cluster();
+        let again = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 10_000];
+        cluster.request_errors(RDKafkaApiKey::Produce, &again);
+        let mut producer = Producer::lasting(&cluster.bootstrap_servers(), &BTreeMap::new(), "t").unwrap();
+        send(&producer, records(0..5));
+        // As when it is given one back in the middle of others.
+        producer.deliveries.under_way().is_broken = true;
+        assert_eq!(producer.send_numbered(&record(5), &mut || true), Ok(false));
+        let mut again = producer.renewed();
+        cluster.clear_request_errors(RDKafkaApiKey::Produce);
+        wait("another client", || {
+            again = again.take().or_else(|| producer.renewed());
+            again.is_some()
+        });
+        assert_eq!((again.as_deref(), producer.answered()), (Some(&records(0..5)[..]), 0));
+        send(&producer, again.unwrap());
+        send(&producer, records(5..6));
+        wait("6 to be there", || producer.answered() == 6);
+        assert_eq!(producer.delivered(), (6, 0));
     }
 
     /// What is under way when it breaks is not refused, and is sent again as well.
