@@ -33,14 +33,15 @@ pub fn table(results: &Results) -> Option<String> {
     );
     text += &others(runs.iter().filter_map(|run| run.others_percent));
     let per_s = steady.first().map(|latency| latency.records_per_s);
+    let produced = spread(steady.iter().map(|latency| latency.produced_per_s));
     let p50 = spread(steady.iter().map(|latency| latency.p50_ms));
     let p99 = spread(steady.iter().map(|latency| latency.p99_ms));
-    if let (Some(per_s), Some(p50), Some(p99)) = (per_s, p50, p99) {
+    if let (Some(per_s), Some(produced), Some(p50), Some(p99)) = (per_s, produced, p50, p99) {
         let seconds = steady.first().map_or(0.0, |latency| latency.records as f64 / latency.records_per_s);
         text += &format!(
-            "\nFrom produced to visible at {per_s:.0} tickets/s for {seconds:.0} s, out of `sluicegate produce`: p50 {:.1} ms ({:.1} .. {:.1}),\n\
-             p99 {:.1} ms ({:.1} .. {:.1}).\n",
-            p50.median, p50.low, p50.high, p99.median, p99.low, p99.high
+            "\nFrom produced to visible at {per_s:.0} tickets/s for {seconds:.0} s, out of `sluicegate produce`, which kept {:.2}/s: p50 {:.1} ms\n\
+             ({:.1} .. {:.1}), p99 {:.1} ms ({:.1} .. {:.1}).\n",
+            produced.median, p50.median, p50.low, p50.high, p99.median, p99.low, p99.high
         );
     }
     if let Some((latency, memory)) = hour
@@ -48,10 +49,11 @@ pub fn table(results: &Results) -> Option<String> {
             thirds(&memory.consumer_mb).zip(thirds(&memory.producer_mb))
     {
         text += &format!(
-            "\n{} tickets at {}/s: the program holds {consumer:.1} MB in the first third of that time and {consumer_then:.1} MB in the\n\
+            "\n{} tickets at {}/s, of which the producer kept {:.0}/s: the program holds {consumer:.1} MB in the first third of that time and {consumer_then:.1} MB in the\n\
              last, the producer {producer:.1} MB and {producer_then:.1} MB (medians of resident memory); p50 {:.1} ms, p99 {:.1} ms, {} behind at the end.\n",
             grouped(latency.sent),
             grouped(latency.records_per_s as u64),
+            latency.produced_per_s,
             latency.p50_ms,
             latency.p99_ms,
             latency.behind_records,
