@@ -215,6 +215,35 @@ fn a_letter_and_its_log_line_say_which_trace_they_belong_to() {
     assert_eq!(text(&json["trace_id"]), &made_up(7)[3..35]);
 }
 
+/// What is wrong with a ticket shows only in its transaction.
+#[test]
+fn a_letter_that_a_flow_decides_on_in_its_transaction_has_the_same_line() {
+    let (topic, url) = (unique("ticket"), support::new_database("ticket"));
+    support::create_topic(&support::brokers(), &topic, 2, &[]);
+    let settings = HashMap::from([
+        ("KAFKA_BROKERS", support::brokers()),
+        ("DB_URL", url.clone()),
+        ("LOG_LEVEL", "debug".to_owned()),
+        ("SLUICEGATE_FLOWS_TICKETS_TOPIC", topic.clone()),
+        ("GROUP_ID", topic.clone()),
+    ]);
+    let producer = Producer::new(&support::brokers(), &Default::default(), &topic).unwrap();
+    producer.send_with(Some(1), Some(b"a"), b"{", &[("traceparent", made_up(7))]).unwrap();
+    producer.finish();
+    let instance = Instance::start_with(&settings, &["run", "--flow", "tickets"]);
+    let line = |log: &str, what: &str| log.lines().find(|line| line.contains(what)).map(str::to_owned);
+    let line_of = |what: &str, log: &dyn Fn() -> String| wait_for("the line", MINUTE, || line(&log(), what));
+    let traced = format!(" trace_id={} span_id={}", &made_up(7)[3..35], &made_up(7)[36..52]);
+    let found = line_of("set aside: ", &|| instance.log_text());
+    let place = format!(" flow=tickets topic={topic} partition=1 offset=0 code=tickets.invalid");
+    assert!(found.ends_with(&format!("{place}{traced}")), "{found}");
+    let mut replay = Instance::start_with(&settings, &["letters", "replay", "--flow", "tickets"]);
+    assert_eq!(replay.wait(MINUTE), Some(1), "{}", replay.log_text());
+    let found = line_of("refused again: ", &|| replay.log_text());
+    assert!(found.contains(&format!("{place} letter=")) && found.ends_with(&traced), "{found}");
+    assert_eq!(instance.log_text().matches("set aside: ").count(), 1);
+}
+
 #[test]
 fn an_event_that_is_tried_again_and_buried_stays_in_its_trace() {
     let stream = Stream::new("traced", r#"[{"kind": "fail", "transient_percent": 100, "permanent_percent": 0}]"#);

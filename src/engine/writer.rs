@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::batch::{Job, Letter, Note, Receipt};
+use super::batch::{Job, Note, Receipt};
 use super::{Backoff, Batch, Clock, Outcome, Policy, Rows, Sink, Stop, Thread};
-use crate::record::Partition;
-use crate::trace::{Course, Courses, Trace};
+use crate::trace::{Course, Courses};
 use crate::track::{Side, Track};
 
 pub(super) struct Writer<S: Sink> {
@@ -163,18 +162,6 @@ impl<S: Sink> Writer<S> {
             Outcome::Written => {
                 self.track.written.add(batch.rows.len() as u64);
                 self.track.set_aside.add(batch.letters.len() as u64);
-                let (flow, Partition { topic, id }) = (self.track.flow.as_str(), batch.partition());
-                for Letter { offset, reason, headers, .. } in &batch.letters {
-                    let (code, text) = (&*reason.code, &reason.text);
-                    match Trace::of(headers) {
-                        None => log::debug!(flow, topic = &**topic, partition = id, offset, code; "set aside: {text}"),
-                        Some(trace) => log::debug!(
-                            flow, topic = &**topic, partition = id, offset, code,
-                            trace_id = trace.trace_id(), span_id = trace.span_id();
-                            "set aside: {text}"
-                        ),
-                    }
-                }
             }
             Outcome::Fenced => self.track.fenced.add(1),
             Outcome::Refused(_) => {}

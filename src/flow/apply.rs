@@ -158,6 +158,7 @@ impl<F: Flow> Apply<F> {
     pub(super) fn tell(&self, session: &Session) {
         session.tally().outcomes().for_each(|(outcome, records)| self.track.count(outcome, records));
         session.tally().letters().for_each(|(code, count)| self.track.count_letters(code, count));
+        session.tally().lines().iter().for_each(|line| line.write(self.flow.name(), None, "set aside"));
         self.tell_wait(session);
     }
 

@@ -10,6 +10,7 @@ use super::{AGAIN, Apply, Flow};
 use crate::engine::{Batch, Claim};
 use crate::failpoint::{self, Point};
 use crate::fault::{Cause, Fault};
+use crate::pg::letters::Line;
 use crate::pg::letters::kept::{self, Held, State};
 use crate::pg::{Session, Work};
 use crate::record::Record;
@@ -112,10 +113,10 @@ impl<F: Flow> Apply<F> {
             // Without these there may be others, which only a COMMIT minds.
             runs = self.runs(&held, &mut refused)?;
         }
-        for Held { id, partition, letter } in held.iter().filter(|held| refused.contains_key(&held.id)) {
-            let (flow, topic, partition, code) =
-                (self.flow.name(), &*partition.topic, partition.id, &*refused[id].code);
-            log::debug!(flow, topic, partition, offset = letter.offset, letter = id, code; "refused again: {}", refused[id].text);
+        for Held { id, partition, letter } in &held {
+            if let Some(reason) = refused.get(id) {
+                Line::of(partition, letter, reason.clone()).write(self.flow.name(), Some(*id), "refused again");
+            }
         }
         let replayed: Vec<i64> = held.iter().map(|held| held.id).filter(|id| !refused.contains_key(id)).collect();
         if !is_trial {

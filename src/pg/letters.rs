@@ -3,11 +3,14 @@
 
 pub mod kept;
 
+use log::kv::Value;
+
 use super::Work;
 use super::copy::{field, timestamp_us};
 use crate::engine::Letter;
-use crate::fault::Fault;
+use crate::fault::{Cause, Fault};
 use crate::record::Partition;
+use crate::trace::Trace;
 
 pub const CREATE: &str = include_str!("../../sql/letters/create.sql");
 const COPY: &str = include_str!("../../sql/letters/copy.sql");
@@ -22,19 +25,55 @@ pub fn write<'a>(
     flow: &str,
     letters: impl Iterator<Item = (&'a Partition, &'a Letter)>,
 ) -> Result<(), Fault> {
-    let (mut letters, mut codes) = (letters.peekable(), Vec::new());
+    let (mut letters, mut written) = (letters.peekable(), Vec::new());
     if letters.peek().is_some() {
         // One at a time: each may be as large as a record can be.
         work.copy(
             COPY,
             letters.map(|(partition, letter)| {
-                codes.push(&letter.reason.code);
+                written.push((partition, letter));
                 encoded(flow, partition, letter)
             }),
         )?;
     }
-    codes.into_iter().for_each(|code| work.count_letter(code));
+    written.into_iter().for_each(|(partition, letter)| work.count_letter(partition, letter));
     Ok(())
+}
+
+/// What the log says of a letter: which record it is, why, and which trace that belongs to.
+#[derive(Debug)]
+pub struct Line {
+    partition: Partition,
+    offset: i64,
+    reason: Cause,
+    trace: Option<Trace>,
+}
+
+impl Line {
+    pub fn of(partition: &Partition, letter: &Letter, reason: Cause) -> Line {
+        Line { partition: partition.clone(), offset: letter.offset, reason, trace: Trace::of(&letter.headers) }
+    }
+
+    /// `what` has become of it. `id`: that of the letter, where it has been one before.
+    pub fn write(&self, flow: &str, id: Option<i64>, what: &str) {
+        let Line { partition: Partition { topic, id: partition }, offset, reason, trace } = self;
+        let trace = trace.map(|trace| (trace.trace_id(), trace.span_id()));
+        let mut fields: Vec<(&str, Value<'_>)> = vec![
+            ("flow", flow.into()),
+            ("topic", (&**topic).into()),
+            ("partition", (*partition).into()),
+            ("offset", (*offset).into()),
+            ("code", (&*reason.code).into()),
+        ];
+        fields.extend(id.map(|id| ("letter", id.into())));
+        if let Some((trace_id, span_id)) = &trace {
+            fields.extend([("trace_id", trace_id.as_str().into()), ("span_id", span_id.as_str().into())]);
+        }
+        // The macros have fields that are always there, or never.
+        let mut line = log::Record::builder();
+        line.level(log::Level::Debug).target(module_path!()).key_values(&fields);
+        log::logger().log(&line.args(format_args!("{what}: {}", reason.text)).build());
+    }
 }
 
 fn encoded(flow: &str, partition: &Partition, letter: &Letter) -> Vec<u8> {

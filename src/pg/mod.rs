@@ -25,8 +25,10 @@ use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use postgres::{Client, Config, Statement};
 use r2d2_postgres::PostgresConnectionManager;
 
+use crate::engine::Letter;
 use crate::failpoint::{self, Point};
 use crate::fault::Fault;
+use crate::record::Partition;
 
 #[cfg(feature = "clients")]
 pub type MakeTlsConnector = postgres_openssl::MakeTlsConnector;
@@ -210,6 +212,8 @@ pub struct Tally {
     /// Spent on the commit, however it ended.
     pub commit: Duration,
     counts: Counts,
+    /// Of its letters, where the log would have them.
+    lines: Vec<letters::Line>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -227,6 +231,10 @@ impl Tally {
     pub fn letters(&self) -> impl Iterator<Item = (&str, u64)> {
         self.counts.letters.iter().map(|(code, count)| (code.as_str(), *count))
     }
+
+    pub fn lines(&self) -> &[letters::Line] {
+        &self.lines
+    }
 }
 
 /// A transaction that is open, or a savepoint in one. Dropped before it is done, it goes with all that was counted in it.
@@ -235,8 +243,8 @@ struct Level<'a> {
     tally: &'a mut Tally,
     /// Of the savepoints around it.
     depth: usize,
-    /// What was counted before it.
-    before: Option<Counts>,
+    /// What was counted before it, and how many lines there were.
+    before: Option<(Counts, usize)>,
     is_done: bool,
 }
 
@@ -244,7 +252,7 @@ impl<'a> Level<'a> {
     fn open(client: &'a mut Client, tally: &'a mut Tally, depth: usize) -> Result<Self, Fault> {
         let begin = if depth == 0 { "BEGIN".to_owned() } else { format!("SAVEPOINT level_{depth}") };
         client.batch_execute(&begin).map_err(|error| fault::of(&error))?;
-        let before = (depth > 0).then(|| tally.counts.clone());
+        let before = (depth > 0).then(|| (tally.counts.clone(), tally.lines.len()));
         Ok(Level { client, tally, depth, before, is_done: false })
     }
 
@@ -265,8 +273,9 @@ impl Drop for Level<'_> {
         if self.is_done {
             return;
         }
-        if let Some(before) = self.before.take() {
-            self.tally.counts = before;
+        if let Some((counts, lines)) = self.before.take() {
+            self.tally.counts = counts;
+            self.tally.lines.truncate(lines);
         }
         let depth = self.depth;
         // To go back to a savepoint leaves it open. Whatever is tried next would be inside of it, with a lock of its own each,
@@ -397,8 +406,12 @@ impl Work<'_> {
     }
 
     /// One more letter.
-    pub fn count_letter(&mut self, code: &str) {
-        *self.level.tally.counts.letters.entry(code.to_owned()).or_default() += 1;
+    pub fn count_letter(&mut self, partition: &Partition, letter: &Letter) {
+        let Tally { counts, lines, .. } = &mut *self.level.tally;
+        *counts.letters.entry(letter.reason.code.clone().into_owned()).or_default() += 1;
+        if log::log_enabled!(log::Level::Debug) {
+            lines.push(letters::Line::of(partition, letter, letter.reason.clone()));
+        }
     }
 
     /// How many rows it touched.
