@@ -319,9 +319,9 @@ impl Started<'_> {
             track.recovered(Side::Sink);
             let relay =
                 outlet.map(|outlet| engine::relay(sink.clone(), outlet, backoff, &clock, stop.clone(), track.clone()));
-            let held = sink.holds_keys().then(|| sink.clone().look_after_held(&clock, stop.clone()));
+            let aside = sink.clone().look_after(&clock, stop.clone());
             engine::run(consumer, sink, policy, clock.clone(), stop.clone(), track);
-            for thread in relay.into_iter().chain(held) {
+            for thread in relay.into_iter().chain([aside]) {
                 thread.join(&clock, stop.deadline());
             }
         }))

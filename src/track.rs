@@ -229,6 +229,8 @@ pub struct Track {
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
     /// Letters by the code of their reason.
     letters: Mutex<BTreeMap<String, u64>>,
+    /// Those of all instances and of all time that are open, when this one last looked.
+    open_letters: Mutex<BTreeMap<String, i64>>,
     /// Asks the pool how many sessions it has open.
     sessions: OnceLock<Box<dyn Fn() -> u32 + Send + Sync>>,
     trouble: Mutex<[Option<Cause>; 2]>,
@@ -274,6 +276,7 @@ impl Track {
             held_oldest_s: Level::default(),
             outcomes: Mutex::default(),
             letters: Mutex::default(),
+            open_letters: Mutex::default(),
             sessions: OnceLock::new(),
             trouble: Mutex::new([None, None]),
             last_error: Mutex::new(None),
@@ -308,6 +311,19 @@ impl Track {
 
     pub fn letters(&self) -> BTreeMap<String, u64> {
         lock(&self.letters).clone()
+    }
+
+    /// So many letters of each reason are open. Beyond `LETTER_CODES_MAX` codes, the last ones count as `other`.
+    pub fn set_open_letters(&self, counts: Vec<(String, i64)>) {
+        let mut open = BTreeMap::new();
+        for (index, (code, count)) in counts.into_iter().enumerate() {
+            *open.entry(if index < LETTER_CODES_MAX { code } else { OTHER.to_owned() }).or_default() += count;
+        }
+        *lock(&self.open_letters) = open;
+    }
+
+    pub fn open_letters(&self) -> BTreeMap<String, i64> {
+        lock(&self.open_letters).clone()
     }
 
     /// Whom to ask for the number of open sessions. Said once.

@@ -101,6 +101,23 @@ fn put_right(world: &World) {
 }
 
 #[test]
+fn a_process_that_wrote_none_of_them_counts_the_letters_that_are_open() {
+    let world = world_with_letters("open", 2);
+    let instance = world.start();
+    let open = || -> Option<Vec<String>> {
+        let (_, metrics) = instance.get("/metrics")?;
+        let open =
+            metrics.lines().filter_map(|line| line.strip_prefix("sluicegate_letters_open{flow=\"status\",code="));
+        Some(open.map(str::to_owned).collect())
+    };
+    let shows = |expected: &[&str]| wait_for("what is open", MINUTE, || (open()? == expected).then_some(()));
+    shows(&["\"avro.truncated\"} 1", "\"pg.23514\"} 2"]);
+    assert_eq!(instance.metric("sluicegate_letters_written_total"), Some(0.0));
+    letters(&world.settings, &["drop", "--reason", "avro.truncated"]).done();
+    shows(&["\"pg.23514\"} 2"]);
+}
+
+#[test]
 fn letters_are_found_by_what_is_known_of_them_and_shown_without_harm() {
     let mut world = world_with_letters("found", 3);
     let headers: Headers = vec![(b"na\x1b[2Jme".to_vec(), Some(b"val\x1b]0;ue".to_vec())), (b"none".to_vec(), None)];

@@ -31,7 +31,7 @@ use handlers::Handler;
 use keys::{KEYS, Key};
 
 /// Sessions of a flow beyond those of its writers: claims, looks at the ledger, and by turns the relay and who looks after
-/// keys that are held.
+/// what is held back or set aside.
 pub const SPARE_SESSIONS: u32 = 3;
 /// What of a flow is asked for over HTTP with sessions of its own: its endpoints, and replays of its letters.
 const CALLED_PARTS: u32 = 2;

@@ -1,5 +1,5 @@
-//! What a flow holds back, looked after beside it: parked records that still have their turn go on, and how much is held is
-//! counted for people. Nothing that fails in here keeps a record from being written, or an instance from being ready.
+//! What a flow holds back or has set aside, looked after beside it: parked records that still have their turn go on, and how much
+//! there is of both is counted for people. Nothing that fails in here keeps a record from being written, or an instance from being ready.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +8,15 @@ use super::{Apply, Flow};
 use crate::engine::{Clock, Stop, Thread};
 use crate::fault::Fault;
 use crate::pg::held;
+use crate::pg::letters::kept;
 
 /// Between looks for keys that have to go on,
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// and between counts, which read all that is parked. A count that takes long is made more seldom still.
+/// and between counts, which read all that is parked, and all letters. A count that takes long is made more seldom still.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 const COUNT_SHARE: u32 = 20;
 
 impl<F: Flow> Apply<F> {
-    pub fn holds_keys(&self) -> bool {
-        self.flow.holds_keys()
-    }
-
     /// One transaction's part of what still has its turn. Gives whether there was any.
     pub fn go_on(&self) -> Result<bool, Fault> {
         let mut session = self.database.session()?;
@@ -47,13 +44,22 @@ impl<F: Flow> Apply<F> {
         })
     }
 
-    /// A thread that does both until the order to stop.
-    pub fn look_after_held(self: Arc<Self>, clock: &Clock, stop: Stop) -> Thread<()> {
+    /// How many of the flow's letters wait for a person, over all instances: what was counted when they were written is gone
+    /// with the process that wrote them, and does not fall when somebody deals with them.
+    pub fn count_open(&self) -> Result<(), Fault> {
+        let open = self.database.session()?.work(|work| kept::open(work, self.flow.name()))?;
+        self.track.set_open_letters(open);
+        Ok(())
+    }
+
+    /// A thread that does all of it until the order to stop.
+    pub fn look_after(self: Arc<Self>, clock: &Clock, stop: Stop) -> Thread<()> {
         let ours = clock.clone();
-        clock.spawn(format!("{}-held", self.flow.name()), move || {
+        clock.spawn(format!("{}-aside", self.flow.name()), move || {
             let (mut count_at, mut trouble) = (Duration::ZERO, None);
+            let holds_keys = self.flow.holds_keys();
             while !stop.asked() {
-                let gone = self.go_on();
+                let gone = if holds_keys { self.go_on() } else { Ok(false) };
                 let is_more = gone.as_ref().is_ok_and(|is_more| *is_more);
                 let former = std::mem::replace(&mut trouble, gone.err().map(Fault::into_cause));
                 // Once for each kind of trouble, not once for each time that it is met.
@@ -65,9 +71,10 @@ impl<F: Flow> Apply<F> {
                 }
                 let began = ours.now();
                 if began >= count_at {
-                    if let Err(fault) = self.count_held() {
+                    let held = if holds_keys { self.count_held() } else { Ok(()) };
+                    for fault in [held, self.count_open()].into_iter().filter_map(Result::err) {
                         let (flow, code) = (self.flow.name(), &*fault.cause().code);
-                        log::debug!(flow, code; "what is held back is not counted: {}", fault.cause().text);
+                        log::debug!(flow, code; "what is held back or set aside is not counted: {}", fault.cause().text);
                     }
                     let now = ours.now();
                     count_at = now + COUNT_EVERY.max((now - began) * COUNT_SHARE);

@@ -13,7 +13,8 @@ use prometheus::{Registry, TextEncoder};
 use super::process::Process;
 use crate::track::{PartitionTrack, Side, Timing, Track};
 use table::Read::{
-    self, Behind, Build, Count, Dependency, FlowBehind, Letters, Level, Outcome, Outcomes, Partition, Ready, Seconds,
+    self, Behind, Build, Count, Dependency, FlowBehind, Letters, Level, OpenLetters, Outcome, Outcomes, Partition,
+    Ready, Seconds,
 };
 use table::{FORMER, Row, TABLE};
 
@@ -120,6 +121,11 @@ impl Tracks {
             Letters => {
                 for track in &self.tracks {
                     track.letters().iter().for_each(|(code, n)| value(&[&track.flow, code], Some(*n as f64)));
+                }
+            }
+            OpenLetters => {
+                for track in &self.tracks {
+                    track.open_letters().iter().for_each(|(code, n)| value(&[&track.flow, code], Some(*n as f64)));
                 }
             }
             Outcome(outcome) => {
@@ -275,6 +281,19 @@ mod tests {
         assert!(text.contains(&format!("{name}\"code.00\"}} 3\n")), "{text}");
         assert!(text.contains(&format!("{name}\"other\"}} 20\n")), "{text}");
         assert_eq!(text.matches(name).count(), 51);
+    }
+
+    #[test]
+    fn open_letters_of_rare_reasons_are_counted_together_and_none_are_no_series() {
+        let track = Track::new("status");
+        let metrics = Metrics::new(std::slice::from_ref(&track));
+        track.set_open_letters((0..60).map(|number| (format!("code.{number:02}"), 100 - number)).collect());
+        let (text, name) = (metrics.text(), "sluicegate_letters_open{flow=\"status\",code=");
+        assert!(text.contains(&format!("{name}\"code.00\"}} 100\n")), "{text}");
+        assert!(text.contains(&format!("{name}\"other\"}} {}\n", (41..=50).sum::<i64>())), "{text}");
+        assert_eq!(text.matches(name).count(), 51);
+        track.set_open_letters(Vec::new());
+        assert!(!metrics.text().contains(name));
     }
 
     #[test]

@@ -141,6 +141,8 @@ fn overview() -> Board {
         panel("failures a second", Lines, "ops", Always,
             &failures.each_ref().map(|(query, legend)| (query.as_str(), *legend)),
             "Transactions that PostgreSQL refused or did not answer, errors of Kafka's client, messages that could not be published. All of it is tried again."),
+        panel("open letters", Stack, "none", Always, &[("max by (flow, code) (sluicegate_letters_open)", "{{flow}}: {{code}}")],
+            "What was set aside, whenever that was, and waits for a person, by its reason. docs/OPERATING.md explains the codes."),
         panel("outbox", Lines, "s", Always, &[("max by (flow) (sluicegate_outbox_oldest_seconds)", "{{flow}}")],
             "How long the oldest message has waited that others are to be told of."),
         panel("memory", Lines, "bytes", Always, &[("sluicegate_process_resident_memory_bytes", "{{instance}}")],

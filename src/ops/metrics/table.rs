@@ -18,6 +18,7 @@ pub(super) enum Read {
     Outcome(&'static str),
     /// Once for each code of a reason.
     Letters,
+    OpenLetters,
     Partition(fn(&PartitionTrack) -> Option<i64>),
     /// How long the next record has waited by now: of each partition, and the longest of a flow.
     Behind,
@@ -30,7 +31,8 @@ pub(super) enum Read {
 }
 
 use Read::{
-    Behind, Build, Count, Dependency, FlowBehind, Letters, Level, Outcome, Outcomes, Partition, Ready, Seconds,
+    Behind, Build, Count, Dependency, FlowBehind, Letters, Level, OpenLetters, Outcome, Outcomes, Partition, Ready,
+    Seconds,
 };
 
 impl Read {
@@ -38,7 +40,7 @@ impl Read {
         match self {
             Count(_) | Level(_) | Seconds(_) | Outcome(_) | FlowBehind => &["flow"],
             Partition(_) | Behind => &["flow", "topic", "partition"],
-            Letters => &["flow", "code"],
+            Letters | OpenLetters => &["flow", "code"],
             Dependency => &["flow", "dependency"],
             Outcomes => &["flow", "outcome"],
             Ready | Read::Process(..) => &[],
@@ -51,7 +53,9 @@ impl Read {
             Count(_) | Outcomes | Outcome(_) | Letters => MetricType::COUNTER,
             Seconds(_) => MetricType::HISTOGRAM,
             Read::Process(kind, _) => *kind,
-            Level(_) | Partition(_) | Behind | FlowBehind | Dependency | Ready | Build => MetricType::GAUGE,
+            Level(_) | OpenLetters | Partition(_) | Behind | FlowBehind | Dependency | Ready | Build => {
+                MetricType::GAUGE
+            }
         }
     }
 }
@@ -113,6 +117,8 @@ pub(super) const TABLE: &[Row] = &[
         "Letters of every kind: the sum of the next, and there from the start."),
     row("sluicegate_letters_by_reason_total", Letters,
         "The same by the code of the reason, those included that a flow decides on in its transaction; after 50 codes, new ones are `other`."),
+    row("sluicegate_letters_open", OpenLetters,
+        "Letters that wait for a person, of all instances and of all time, by the code of the reason, counted every ten seconds; the 50 most frequent ones, and the rest as `other`. A reason without any has no sample."),
     row("sluicegate_transactions_retried_total", Count(|t| t.retried.get()),
         "Transactions tried again."),
     row("sluicegate_batches_fenced_total", Count(|t| t.fenced.get()),

@@ -24,6 +24,7 @@ const LOCK: &str = include_str!("../../../sql/letters/lock.sql");
 const READ: &str = include_str!("../../../sql/letters/read.sql");
 const SETTLE: &str = include_str!("../../../sql/letters/settle.sql");
 const NOTE: &str = include_str!("../../../sql/letters/note.sql");
+const OPEN: &str = include_str!("../../../sql/letters/open.sql");
 
 /// What became of a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,6 +289,11 @@ pub fn note<'a>(work: &mut Work<'_>, refused: impl Iterator<Item = (i64, &'a Cau
         true => Ok(()),
         false => work.execute(NOTE, &[&ids, &codes, &reasons]).map(drop),
     }
+}
+
+/// How many letters of a flow are open, by the code of their reason, the largest number first.
+pub fn open(work: &mut Work<'_>, flow: &str) -> Result<Vec<(String, i64)>, Fault> {
+    Ok(work.query(OPEN, &[&flow])?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 #[cfg(test)]
