@@ -123,7 +123,8 @@ fn piped_it_is_one_table_without_escapes() {
     let table = text(&output.stdout);
     assert!(output.status.success() && !table.contains('\x1b'), "{table:?}");
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_ascii_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["GROUP", "STATE", "TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "BEHIND"]);
+    let head = ["GROUP", "STATE", "TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "BEHIND", "HELD", "PARKED"];
+    assert_eq!(rows[0], head);
     assert_eq!(rows[1][..7], [&group, "Empty", "-", "-", "-", "-", "6"]);
     assert_eq!(rows[2][..6], [&group, &*topic, "0", "4", "10", "6"]);
     assert_eq!(rows[4], [&group, &*topic, "2", "-", "3", "-", "-"]);
@@ -134,7 +135,7 @@ fn piped_it_is_one_table_without_escapes() {
 fn on_a_terminal_it_stays_up_to_date_and_gives_the_terminal_back() {
     let (topic, group) = stranger();
     let inner =
-        format!("stty rows 40 cols 150; exec {} lag --group {group} --watch 1", env!("CARGO_BIN_EXE_sluicegate"));
+        format!("stty rows 40 cols 60; exec {} lag --group {group} --watch 1", env!("CARGO_BIN_EXE_sluicegate"));
     let page = std::env::temp_dir().join(unique("screen"));
     let environment = command(&[]);
     let mut child = Command::new("script")
@@ -158,7 +159,9 @@ fn on_a_terminal_it_stays_up_to_date_and_gives_the_terminal_back() {
     let status = support::wait_for("the end", MINUTE, || child.try_wait().unwrap());
     assert!(status.success(), "{status}: {}", seen());
     let page = seen();
-    let (enter, leave) = (page.find("\x1b[?1049h\x1b[?25l"), page.rfind("\x1b[?25h\x1b[?1049l"));
+    // The table is wider than this terminal, which cuts its lines off for as long as it is shown.
+    assert!(page.lines().any(|line| line.chars().count() > 60), "{page:?}");
+    let (enter, leave) = (page.find("\x1b[?1049h\x1b[?25l\x1b[?7l"), page.rfind("\x1b[?7h\x1b[?25h\x1b[?1049l"));
     assert!(enter.is_some() && leave > enter, "{page:?}");
 }
 
@@ -167,9 +170,37 @@ fn what_is_not_there_is_said() {
     let output = lag(&["--group", "no-such-group"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("there is no group \"no-such-group\""), "{}", text(&output.stderr));
-    // A group that has committed nothing is no error.
-    let output = lag(&[]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    // A group that has committed nothing is no error, and a line like others. A broker that has just started may not know yet.
+    let output =
+        support::wait_for("an answer", MINUTE, || Some(lag(&["--json"])).filter(|output| output.status.success()));
+    let all = objects(&output);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert_eq!(
+        (&all[0]["state"], &all[0]["topic"], &all[0]["partition"]),
+        (&"Unknown".into(), &Value::Null, &Value::Null)
+    );
+}
+
+#[test]
+fn who_watches_is_told_of_what_fails_and_goes_on() {
+    let (topic, group) = (unique("later"), unique("later"));
+    support::create_topic(&support::brokers(), &topic, 1, &[]);
+    let page = std::env::temp_dir().join(unique("watched"));
+    let file = || std::fs::File::options().create(true).append(true).open(&page).unwrap();
+    let mut child = command(&["--group", &group, "--json", "--watch", "1"])
+        .stdin(Stdio::null())
+        .stdout(file())
+        .stderr(file())
+        .spawn()
+        .unwrap();
+    let said = |word: &str| std::fs::read_to_string(&page).unwrap_or_default().contains(word).then_some(());
+    support::wait_for("what fails", MINUTE, || said("error: there is no group"));
+    commit(&topic, &group, &[(0, 0)]);
+    support::wait_for("an object", MINUTE, || said(&format!("\"topic\":\"{topic}\"")));
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let status = support::wait_for("the end", MINUTE, || child.try_wait().unwrap());
+    assert!(kill.success() && status.success(), "{status}");
+    let _ = std::fs::remove_file(&page);
 }
 
 #[test]

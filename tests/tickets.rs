@@ -166,6 +166,15 @@ fn a_failing_ticket_stops_its_order_alone_and_the_letter_frees_it() {
         (instance.metric(held) == Some(2.0) && instance.metric(parked) == Some(91.0 + 49.0)).then_some(())
     });
     assert_eq!(office.number("SELECT max(sequence) FROM tickets WHERE order_id = 'invalid'"), 9);
+    // The ledger is at the end, and still it is not all done.
+    let mut settings = office.settings.clone();
+    settings.insert("SLUICEGATE_FLOWS_TICKETS_ENABLED", "true".to_owned());
+    let mut lag = Instance::start_with(&settings, &["lag", "--group", &settings["GROUP_ID"], "--json"]);
+    assert_eq!(lag.wait(SOON), Some(0), "{}", lag.log_text());
+    let text = lag.log_text();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with('{')).collect();
+    let is_told = |line: &&str| line.contains("\"held_keys\":2,\"parked_records\":140,");
+    assert!(!lines.is_empty() && lines.iter().all(is_told), "{text}");
     assert_eq!(office.number("SELECT max(sequence) FROM tickets WHERE order_id = 'gap'"), 49);
 
     // One that nobody will mend is dropped; its order goes on while the program runs.
@@ -242,6 +251,11 @@ fn the_producer_as_a_service_tells_of_itself_and_ends_with_everything_acknowledg
     assert!((51..=151 + 50).contains(&more), "{more}");
     office.wait_rows(records + more, SOON);
     office.check_orders();
+    // It listens only where it may.
+    let arguments = ["produce", "tickets", "--serve", "--count", "1"];
+    assert!(office.verb(&arguments).contains("listening on "));
+    let log = office.with("SLUICEGATE_HTTP_ENABLED", false).verb(&arguments);
+    assert!(log.contains("1 records into ") && !log.contains("listening on "), "{log}");
 }
 
 #[test]
@@ -258,11 +272,6 @@ fn one_process_produces_and_writes() {
     office.wait_rows(records, SOON);
     assert_eq!(office.rows(), records);
     office.check_orders();
-    // It listens only where it may.
-    let arguments = ["produce", "tickets", "--serve", "--count", "1"];
-    assert!(office.verb(&arguments).contains("listening on "));
-    let log = office.with("SLUICEGATE_HTTP_ENABLED", false).verb(&arguments);
-    assert!(log.contains("1 records into ") && !log.contains("listening on "), "{log}");
 }
 
 /// A producer as a service tells of the trouble that begins, goes on once it may, and has lost no ticket.

@@ -182,6 +182,11 @@ pub fn waits_for_letters(flow: &str) -> bool {
     flow == tickets::NAME
 }
 
+/// Whether keys of a flow may be held back, as `Flow::holds_keys` says of one that is configured.
+pub fn may_hold_keys(flow: &str) -> bool {
+    [events::NAME, tickets::NAME].contains(&flow)
+}
+
 /// What can be asked of a flow over HTTP, where there is something.
 pub fn service(name: &str, config: &config::Flow, behind: Behind<'_>) -> Option<Arc<dyn Service>> {
     match name {

@@ -54,9 +54,11 @@ impl Lag {
         Ok(Lag { client, patience })
     }
 
-    /// All groups of the cluster, with the state of each, in order.
-    pub fn groups(&self) -> Result<BTreeMap<String, String>, Fault> {
-        Ok(raw::groups(&self.client, self.patience)?.into_iter().collect())
+    /// All groups of the cluster, with the state of each, in order; and why some may be missing, where a broker did not tell of
+    /// those that it has.
+    pub fn groups(&self) -> Result<(BTreeMap<String, String>, Option<String>), Fault> {
+        let (groups, trouble) = raw::groups(&self.client, self.patience)?;
+        Ok((groups, trouble.map(|fault| format!("there may be other groups: {fault}"))))
     }
 
     /// The partitions of the topics that the group has committed offsets of.

@@ -7,6 +7,7 @@
 //! cut off from the main one here, before fetching starts, and stays cut off.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 use std::os::raw::c_char;
@@ -256,11 +257,11 @@ pub(super) fn topic_id<C: ConsumerContext + 'static>(
     }
 }
 
-/// All consumer groups of the cluster, each with its state.
+/// The consumer groups of the cluster, each with its state; and why those of some broker are missing, where they are.
 pub(super) fn groups<C: ConsumerContext + 'static>(
     consumer: &BaseConsumer<C>,
     wait: Duration,
-) -> Result<Vec<(String, String)>, Fault> {
+) -> Result<(BTreeMap<String, String>, Option<Fault>), Fault> {
     let client = consumer.client().native_ptr();
     let question = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS;
     // SAFETY: as in `topic_id`; the array that a result lends has `count` valid pointers.
@@ -268,8 +269,12 @@ pub(super) fn groups<C: ConsumerContext + 'static>(
         let asked = ask(client, question, "consumer groups", wait, |options, queue| {
             native::rd_kafka_ListConsumerGroups(client, options, queue);
         })?;
-        let Some(answer) = asked else { return Ok(Vec::new()) };
+        let Some(answer) = asked else { return Ok((BTreeMap::new(), None)) };
         let result = native::rd_kafka_event_ListConsumerGroups_result(answer.event.0);
+        let mut count = 0;
+        let errors = native::rd_kafka_ListConsumerGroups_result_errors(result, &mut count);
+        let failed = (count > 0).then(|| native::rd_kafka_error_code(*errors));
+        let trouble = failed.map(|failed| fault::of(failed.into(), "consumer groups"));
         let mut count = 0;
         let listed = native::rd_kafka_ListConsumerGroups_result_valid(result, &mut count);
         let group = |index| {
@@ -280,7 +285,7 @@ pub(super) fn groups<C: ConsumerContext + 'static>(
                 text(native::rd_kafka_consumer_group_state_name(state)),
             )
         };
-        Ok((0..count).map(group).collect())
+        Ok(((0..count).map(group).collect(), trouble))
     }
 }
 
