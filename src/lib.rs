@@ -26,3 +26,5 @@ pub mod record;
 pub mod run;
 pub mod trace;
 pub mod track;
+#[cfg(feature = "clients")]
+mod watch;

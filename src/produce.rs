@@ -274,7 +274,7 @@ pub fn serve(config: Config, name: &str, extent: Extent, manner: Manner) -> Resu
     stop_on_signals(stopper)?;
     let track = Track::new(name);
     let test_data = ByRequest { config: config.clone(), tracks: vec![track.clone()] };
-    let api = Api::new(vec![track.clone()], Arc::new(test_data), Vec::new(), SinkFacts::default());
+    let api = Api::new(vec![track.clone()], Arc::new(test_data), Vec::new(), SinkFacts::default(), Arc::default());
     let server = config.http.enabled.then(|| listen(&config, api)).transpose()?;
     let sent = feed(&config, name, extent, manner, &clock, &stop, &track);
     server.map(|server| server.stop(EXIT_SLACK));

@@ -18,7 +18,8 @@ use crate::outlet::Outlet;
 use crate::pg::{Database, SessionOptions};
 use crate::produce::{self, ByRequest, Extent, Manner};
 use crate::trace::Courses;
-use crate::track::{Side, Track};
+use crate::track::{Groups, Side, Track};
+use crate::watch;
 
 /// Two of them stay free for health and metrics.
 const HTTP_THREADS: usize = 4;
@@ -51,7 +52,9 @@ pub fn run(mut config: Config, demo_broker: bool) -> Result<(), Failure> {
     // Whoever collects spans has to hear of the last batches too: this order comes when the flows have ended.
     let (spans_stopper, spans_stop) = Stop::new(&clock, config.shutdown_timeout);
     let spans = collect_spans(&config, &tracks, &clock, &spans_stop);
-    let server = config.http.enabled.then(|| serve(&config, &tracks)).transpose()?;
+    let groups = Arc::<Groups>::default();
+    let server = config.http.enabled.then(|| serve(&config, &tracks, &groups)).transpose()?;
+    watch::start(&config, groups, &clock, stop.clone())?;
 
     let mut started = Started {
         config: &config,
@@ -122,13 +125,13 @@ fn collect_spans(config: &Config, tracks: &[Arc<Track>], clock: &Clock, stop: &S
 }
 
 /// Starts to answer over HTTP.
-fn serve(config: &Config, tracks: &[Arc<Track>]) -> Result<Server, Failure> {
+fn serve(config: &Config, tracks: &[Arc<Track>], groups: &Arc<Groups>) -> Result<Server, Failure> {
     let test_data = ByRequest { config: config.clone(), tracks: tracks.to_vec() };
     let for_callers = outlet(config, CALLERS_PATIENCE)?;
     let database = config.postgres.target.config.get_dbname().map(str::to_owned);
     let sink = SinkFacts { database, sessions_max: config.postgres.connections_max };
     let services = services(config, tracks, for_callers.as_ref())?;
-    listen(config, Api::new(tracks.to_vec(), Arc::new(test_data), services, sink))
+    listen(config, Api::new(tracks.to_vec(), Arc::new(test_data), services, sink, groups.clone()))
 }
 
 pub fn listen(config: &Config, api: Arc<Api>) -> Result<Server, Failure> {

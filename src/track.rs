@@ -394,6 +394,29 @@ impl Track {
     }
 }
 
+/// How far a group that others use is behind in one partition.
+#[derive(Clone, Debug)]
+pub struct GroupLag {
+    pub partition: Partition,
+    pub records: i64,
+    /// None where the record that comes next was not seen.
+    pub behind_ms: Option<i64>,
+}
+
+/// Groups that others use, by name, as they were when they were last looked at.
+#[derive(Default)]
+pub struct Groups(Mutex<BTreeMap<String, Vec<GroupLag>>>);
+
+impl Groups {
+    pub fn set(&self, name: &str, lags: Vec<GroupLag>) {
+        lock(&self.0).insert(name.to_owned(), lags);
+    }
+
+    pub fn all(&self) -> BTreeMap<String, Vec<GroupLag>> {
+        lock(&self.0).clone()
+    }
+}
+
 /// A panic elsewhere ends the process anyway; until then numbers may still be read.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -57,7 +57,7 @@ fn world_on(url: String) -> World {
     let track = Track::new("orders");
     let outlet = Arc::new(Publisher::new(&support::brokers(), &options, Duration::from_secs(30)).expect("a publisher"));
     let desk = Desk::new(outlet, database, &topic, "orders", "inventory", true, track.clone());
-    let api = Api::new(vec![track], Arc::new(NoData), vec![Arc::new(desk)], SinkFacts::default());
+    let api = Api::new(vec![track], Arc::new(NoData), vec![Arc::new(desk)], SinkFacts::default(), Arc::default());
     World { server: Server::start("127.0.0.1:0", api, 4).expect("a server"), url, topic }
 }
 

@@ -180,7 +180,7 @@ fn the_status_is_of_all_flows_since_the_start_and_no_reset_sets_it_back() {
 fn not_ready_before_the_group_has_answered() {
     let track = Track::new("status");
     let data = Data::new(track.clone());
-    let api = Api::new(vec![track.clone()], data, Vec::new(), SinkFacts::default());
+    let api = Api::new(vec![track.clone()], data, Vec::new(), SinkFacts::default(), Arc::default());
     let server = Server::start("127.0.0.1:0", api, 1).unwrap();
     let answer = get(server.local_addr(), "/health/ready");
     assert_eq!((answer.status, answer.json()["reasons"][0]["what"].as_str()), (503, Some("group")));

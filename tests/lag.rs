@@ -229,6 +229,28 @@ fn a_flow_of_ours_exports_how_long_its_next_record_waits() {
 }
 
 #[test]
+fn the_lag_of_groups_of_others_is_exported_where_it_is_asked_for() {
+    let ((topic, group), mut world) = (stranger(), World::new("watched"));
+    world.settings.insert("SLUICEGATE_LAG_GROUPS", format!("{group},nobody"));
+    let instance = world.start();
+    let all = |name: &str| -> Option<Vec<String>> {
+        let metrics = instance.get("/metrics")?.1;
+        let name = format!("sluicegate_group_lag_{name}{{");
+        Some(metrics.lines().filter_map(|line| line.strip_prefix(&name)).map(str::to_owned).collect())
+    };
+    let of = |id: i32| format!("group=\"{group}\",topic=\"{topic}\",partition=\"{id}\"}} ");
+    let shows = |expected: [String; 2]| {
+        support::wait_for("the lag of others", MINUTE, || (all("records")? == expected).then_some(()));
+    };
+    // Of the last one it has committed nothing.
+    shows([format!("{}6", of(0)), format!("{}0", of(1))]);
+    let seconds = || all("seconds")?.iter().find_map(|line| line.strip_prefix(&of(0))?.parse::<f64>().ok());
+    assert!(support::wait_for("its time", MINUTE, seconds) > 990_000.0);
+    commit(&topic, &group, &[(0, 9)]);
+    shows([format!("{}1", of(0)), format!("{}0", of(1))]);
+}
+
+#[test]
 fn a_record_that_is_not_due_yet_is_not_late() {
     let mut stream = Stream::new("kept", r#"[{"kind": "fail", "transient_percent": 100, "permanent_percent": 0}]"#)
         .with("SLUICEGATE_FLOWS_EVENTS_RETRY_DELAY_MS", "3600000");

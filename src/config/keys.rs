@@ -92,6 +92,8 @@ const SHARED: &[Row] = &[
         "A file that gets the same lines, at its end; it and its folder are made. Nothing turns it over: logrotate with copytruncate does."),
     row("logging.format", Kind::Word(&["text", "json"]), Is("text"), &["LOG_FORMAT"],
         "Lines for people, or one JSON object a line."),
+    row("lag.groups", Kind::List(not_empty), Is(""), &[],
+        "Consumer groups of others that `run` exports the lag of, each looked at every 15 seconds."),
     row("tracing.otlp_endpoint", Kind::Text(collector), Unset, &[],
         "A collector of OpenTelemetry that gets spans as JSON over HTTP, such as http://localhost:4318. Without it there are none."),
     row("tracing.sample_ratio", Kind::Ratio, Is("0.01"), &[],

@@ -43,6 +43,7 @@ pub struct Config {
     pub postgres: Postgres,
     pub http: Http,
     pub logging: Logging,
+    pub lag: Lag,
     pub tracing: Tracing,
     #[serde(rename = "shutdown_timeout_ms", deserialize_with = "millis")]
     pub shutdown_timeout: Duration,
@@ -99,6 +100,13 @@ pub struct Logging {
     /// What is written there is written to standard error too.
     #[serde(default)]
     pub file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lag {
+    /// Consumer groups of others.
+    pub groups: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

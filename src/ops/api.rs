@@ -17,7 +17,7 @@ use super::service::{Endpoint, Service};
 use super::target::Target;
 use super::tracking::{self, Counts, FlowStatus, Progress};
 use crate::fault::{Cause, Fault};
-use crate::track::{PartitionState, Side, Track};
+use crate::track::{Groups, PartitionState, Side, Track};
 
 /// How many test records one request may ask for: at a million a second a request of ten seconds.
 pub const COUNT_MAX: u64 = 10_000_000;
@@ -166,11 +166,12 @@ impl Api {
         test_data: Arc<dyn TestData>,
         services: Vec<Arc<dyn Service>>,
         sink: SinkFacts,
+        groups: Arc<Groups>,
     ) -> Arc<Api> {
         let (now, wall) = (Instant::now(), SystemTime::now());
         Arc::new(Api {
             progress: Mutex::new(tracks.iter().map(|_| Progress::new(now, wall)).collect()),
-            metrics: Metrics::new(&tracks),
+            metrics: Metrics::new(&tracks, groups),
             tracks,
             test_data,
             directory: Arc::new(Directory::new(services)),

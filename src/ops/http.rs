@@ -335,8 +335,12 @@ mod tests {
     }
 
     fn start() -> Server {
-        Server::start("127.0.0.1:0", Api::new(Vec::new(), Arc::new(NoData), Vec::new(), SinkFacts::default()), 3)
-            .unwrap()
+        Server::start(
+            "127.0.0.1:0",
+            Api::new(Vec::new(), Arc::new(NoData), Vec::new(), SinkFacts::default(), Arc::default()),
+            3,
+        )
+        .unwrap()
     }
 
     #[test]

@@ -11,10 +11,10 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
 use super::process::Process;
-use crate::track::{PartitionTrack, Side, Timing, Track};
+use crate::track::{Groups, PartitionTrack, Side, Timing, Track};
 use table::Read::{
-    self, Behind, Build, Count, Dependency, FlowBehind, Letters, Level, OpenLetters, Outcome, Outcomes, Partition,
-    Ready, Seconds,
+    self, Behind, Build, Count, Dependency, FlowBehind, Group, Letters, Level, OpenLetters, Outcome, Outcomes,
+    Partition, Ready, Seconds,
 };
 use table::{FORMER, Row, TABLE};
 
@@ -40,14 +40,14 @@ pub struct Metrics {
 impl Metrics {
     pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-    pub fn new(tracks: &[Arc<Track>]) -> Metrics {
+    pub fn new(tracks: &[Arc<Track>], groups: Arc<Groups>) -> Metrics {
         let descs = rows().map(|row| {
             let labels = row.read.labels().iter().map(ToString::to_string).collect();
             Desc::new(row.name.into(), row.help.into(), labels, HashMap::new()).expect("a name of the table is valid")
         });
         let registry = Registry::new();
         registry
-            .register(Box::new(Tracks { tracks: tracks.to_vec(), descs: descs.collect() }))
+            .register(Box::new(Tracks { tracks: tracks.to_vec(), groups, descs: descs.collect() }))
             .expect("each name is in the table once");
         Metrics { registry }
     }
@@ -61,6 +61,7 @@ impl Metrics {
 /// What makes samples of tracks while somebody scrapes.
 struct Tracks {
     tracks: Vec<Arc<Track>>,
+    groups: Arc<Groups>,
     descs: Vec<Desc>,
 }
 
@@ -131,6 +132,14 @@ impl Tracks {
             Outcome(outcome) => {
                 for track in &self.tracks {
                     value(&[&track.flow], track.outcomes().get(outcome).map(|n| *n as f64));
+                }
+            }
+            Group(read) => {
+                for (group, lags) in self.groups.all() {
+                    for lag in lags {
+                        let (topic, id) = (&*lag.partition.topic, lag.partition.id.to_string());
+                        value(&[&group, topic, &id], read(&lag));
+                    }
                 }
             }
             Dependency => {
@@ -276,7 +285,7 @@ mod tests {
         let track = Track::new("status");
         (0..60).for_each(|number| track.count_letters(&format!("code.{number:02}"), 2));
         track.count_letters("code.00", 1);
-        let text = Metrics::new(&[track]).text();
+        let text = Metrics::new(&[track], Arc::default()).text();
         let name = "sluicegate_letters_by_reason_total{flow=\"status\",code=";
         assert!(text.contains(&format!("{name}\"code.00\"}} 3\n")), "{text}");
         assert!(text.contains(&format!("{name}\"other\"}} 20\n")), "{text}");
@@ -286,7 +295,7 @@ mod tests {
     #[test]
     fn open_letters_of_rare_reasons_are_counted_together_and_none_are_no_series() {
         let track = Track::new("status");
-        let metrics = Metrics::new(std::slice::from_ref(&track));
+        let metrics = Metrics::new(std::slice::from_ref(&track), Arc::default());
         track.set_open_letters((0..60).map(|number| (format!("code.{number:02}"), 100 - number)).collect());
         let (text, name) = (metrics.text(), "sluicegate_letters_open{flow=\"status\",code=");
         assert!(text.contains(&format!("{name}\"code.00\"}} 100\n")), "{text}");
@@ -299,7 +308,7 @@ mod tests {
     #[test]
     fn what_is_not_known_has_no_sample() {
         let track = Track::new("status");
-        let metrics = Metrics::new(std::slice::from_ref(&track));
+        let metrics = Metrics::new(std::slice::from_ref(&track), Arc::default());
         let partition = track.add_partition(&crate::record::Partition::new("topic", 3));
         let text = metrics.text();
         assert!(!text.contains("sluicegate_partition_end_offset"), "{text}");
@@ -317,7 +326,7 @@ mod tests {
         let track = Track::new("status");
         track.write_seconds.record(Duration::from_millis(2));
         track.write_seconds.record(Duration::from_secs(5000));
-        let text = Metrics::new(&[track]).text();
+        let text = Metrics::new(&[track], Arc::default()).text();
         let name = "database_write_duration_seconds";
         for line in [
             format!("{name}_bucket{{flow=\"status\",le=\"0.001\"}} 0\n"),

@@ -79,7 +79,7 @@ pub fn world_with(services: Vec<Arc<dyn Service>>) -> World {
     other.joined();
     let data = Data::new(track.clone());
     let sink = SinkFacts { database: Some("target_db".to_owned()), sessions_max: 10 };
-    let api = Api::new(vec![track.clone(), other], data.clone(), services, sink);
+    let api = Api::new(vec![track.clone(), other], data.clone(), services, sink, Arc::default());
     let server = Server::start("127.0.0.1:0", api, HANDLERS).unwrap();
     World { addr: server.local_addr(), server: Some(server), track, partition, data }
 }

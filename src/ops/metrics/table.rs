@@ -5,7 +5,7 @@ use prometheus::proto::MetricType;
 
 use crate::ops::process::Process;
 use crate::ops::tracking::{lag, offsets};
-use crate::track::{PartitionState, PartitionTrack, Timing, Track};
+use crate::track::{GroupLag, PartitionState, PartitionTrack, Timing, Track};
 
 /// Where a metric gets its value. This decides its type and its labels as well.
 pub(super) enum Read {
@@ -23,6 +23,8 @@ pub(super) enum Read {
     /// How long the next record has waited by now: of each partition, and the longest of a flow.
     Behind,
     FlowBehind,
+    /// Of each partition of a group that others use.
+    Group(fn(&GroupLag) -> Option<f64>),
     /// Once for each side of each flow.
     Dependency,
     Ready,
@@ -31,8 +33,8 @@ pub(super) enum Read {
 }
 
 use Read::{
-    Behind, Build, Count, Dependency, FlowBehind, Letters, Level, OpenLetters, Outcome, Outcomes, Partition, Ready,
-    Seconds,
+    Behind, Build, Count, Dependency, FlowBehind, Group, Letters, Level, OpenLetters, Outcome, Outcomes, Partition,
+    Ready, Seconds,
 };
 
 impl Read {
@@ -40,6 +42,7 @@ impl Read {
         match self {
             Count(_) | Level(_) | Seconds(_) | Outcome(_) | FlowBehind => &["flow"],
             Partition(_) | Behind => &["flow", "topic", "partition"],
+            Group(_) => &["group", "topic", "partition"],
             Letters | OpenLetters => &["flow", "code"],
             Dependency => &["flow", "dependency"],
             Outcomes => &["flow", "outcome"],
@@ -53,7 +56,7 @@ impl Read {
             Count(_) | Outcomes | Outcome(_) | Letters => MetricType::COUNTER,
             Seconds(_) => MetricType::HISTOGRAM,
             Read::Process(kind, _) => *kind,
-            Level(_) | OpenLetters | Partition(_) | Behind | FlowBehind | Dependency | Ready | Build => {
+            Level(_) | OpenLetters | Partition(_) | Group(_) | Behind | FlowBehind | Dependency | Ready | Build => {
                 MetricType::GAUGE
             }
         }
@@ -169,6 +172,10 @@ pub(super) const TABLE: &[Row] = &[
         "The end of the partition when the broker was last asked."),
     row("sluicegate_partition_ahead_records", Partition(|p| Some(p.ahead.get())),
         "Records read ahead of the ledger."),
+    row("sluicegate_group_lag_records", Group(|lag| Some(lag.records as f64)),
+        "Of groups named in lag.groups: records between what the group has committed and the end of the partition, looked at every 15 seconds."),
+    row("sluicegate_group_lag_seconds", Group(|lag| lag.behind_ms.map(|behind_ms| behind_ms as f64 / 1e3)),
+        "How long the record that comes next had waited then since its timestamp; 0 at the end."),
     row("sluicegate_dependency_up", Dependency,
         "0 while the flow has trouble with the dependency, which is kafka or postgres."),
     row("sluicegate_ready", Ready,
