@@ -141,6 +141,30 @@ impl Courses {
 }
 
 #[cfg(test)]
+impl Course {
+    /// Of one record, in no time.
+    pub fn of_one(track: &Arc<Track>, partition: Partition, offset: i64) -> Course {
+        Course {
+            track: track.clone(),
+            partition,
+            first: offset,
+            next: offset + 1,
+            rows: 1,
+            letters: 0,
+            opened_ms: 0.0,
+            closed_ms: 0.0,
+            taken_ms: 0.0,
+            began_ms: 0.0,
+            done_ms: 0.0,
+            polling: Duration::ZERO,
+            decoding: Duration::ZERO,
+            commit: None,
+            links: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::NoHeaders;
@@ -201,23 +225,7 @@ mod tests {
         assert_eq!((wanted(0.0), wanted(1.0)), (0, 10_000));
         assert!((800..1200).contains(&wanted(0.1)), "{}", wanted(0.1));
         let track = Track::new("status");
-        let course = Course {
-            track: track.clone(),
-            partition,
-            first: 0,
-            next: 1,
-            rows: 1,
-            letters: 0,
-            opened_ms: 0.0,
-            closed_ms: 0.0,
-            taken_ms: 0.0,
-            began_ms: 0.0,
-            done_ms: 0.0,
-            polling: Duration::ZERO,
-            decoding: Duration::ZERO,
-            commit: None,
-            links: Vec::new(),
-        };
+        let course = Course::of_one(&track, partition, 0);
         let courses = Courses { to, ratio: 1.0 };
         (0..3).for_each(|_| courses.tell(course.clone()));
         assert_eq!((heard.len(), track.spans_dropped.get()), (1, 2));

@@ -272,24 +272,7 @@ mod tests {
         let (to, courses) = crossbeam_channel::unbounded();
         let track = Track::new("status");
         for first in 0..REQUEST_MAX as i64 + 100 {
-            let course = Course {
-                track: track.clone(),
-                partition: Partition::new("t", 0),
-                first,
-                next: first + 1,
-                rows: 1,
-                letters: 0,
-                opened_ms: 0.0,
-                closed_ms: 0.0,
-                taken_ms: 0.0,
-                began_ms: 0.0,
-                done_ms: 0.0,
-                polling: Duration::ZERO,
-                decoding: Duration::ZERO,
-                commit: None,
-                links: Vec::new(),
-            };
-            to.send(course).unwrap();
+            to.send(Course::of_one(&track, Partition::new("t", 0), first)).unwrap();
         }
         let (stopper, stop) = Stop::new(&Clock::real(), Duration::from_secs(60));
         drop(stopper);
