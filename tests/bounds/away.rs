@@ -65,6 +65,8 @@ impl Case {
         let mut world = World::with(self.flow, support::brokers(), url, WIDE, &[("max.message.bytes", "4000000")]);
         world.producer_options.insert("message.max.bytes".into(), "4000000".into());
         world.producer_options.insert("compression.type".into(), "none".into());
+        // Hundreds of megabytes for each of several tests at once: a slow disk is not what is asked about.
+        world.producer_options.insert("message.timeout.ms".into(), "180000".into());
         let own = self.settings(&world.topic);
         let mut settings = world.settings.clone();
         settings.extend(own.iter().map(|(name, value)| (name.as_str(), value.clone())));

@@ -80,7 +80,8 @@ impl World {
     /// Waits until Kafka has everything.
     pub fn flush(&mut self) {
         if let Some(producer) = self.producer.take() {
-            let (sent, fault) = producer.finish();
+            // On a slow disk, what fills a topic may take as long.
+            let (sent, fault) = producer.finish_within(Duration::from_secs(180));
             assert!(sent.failed == 0 && fault.is_none(), "{sent:?} {fault:?}");
         }
     }
