@@ -83,7 +83,7 @@ fn number(out: &mut String, panel: &Panel, all: &[Series], x: f64, y: f64, width
         let is_bad = panel.limit.is_some_and(|limit| value >= limit);
         let at = x + 10.0 + each * index as f64;
         // Many of them have less room each.
-        let (large, small) = if all.len() > 3 { (10.5, 9.0) } else { (18.0, 11.0) };
+        let (large, small) = if all.len() > 3 { (9.0, 8.5) } else { (18.0, 11.0) };
         text(out, at, y + 54.0, large, if is_bad { "#c53030" } else { "#2f855a" }, &shown(value, panel.unit));
         text(out, at, y + 77.0, small, PALE, &series.name);
     }
@@ -91,6 +91,7 @@ fn number(out: &mut String, panel: &Panel, all: &[Series], x: f64, y: f64, width
 
 fn graph(out: &mut String, panel: &Panel, all: &[Series], (x, y, width, height): (f64, f64, f64, f64)) {
     let (left, right, top, bottom) = (x + 52.0, x + width - 10.0, y + 32.0, y + height - 30.0);
+    let sizes: Vec<f64> = all.iter().map(|series| series.points.last().map_or(0.0, |(_, value)| *value)).collect();
     let mut all: Vec<Series> =
         all.iter().map(|series| Series { name: series.name.clone(), points: series.points.clone() }).collect();
     if panel.show == Show::Stack {
@@ -127,9 +128,15 @@ fn graph(out: &mut String, panel: &Panel, all: &[Series], (x, y, width, height):
             false => writeln!(out, r#"<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"/>"#),
         };
     }
+    let room = |name: &str| 26.0 + 5.6 * name.chars().count() as f64;
+    let mut named: Vec<(usize, &Series)> = all.iter().enumerate().collect();
+    if all.iter().map(|series| room(&series.name)).sum::<f64>() > right + GAP - left {
+        // Not all of them can be named: those that matter most are.
+        named.sort_by(|(one, _), (other, _)| sizes[*other].total_cmp(&sizes[*one]));
+    }
     let mut legend = left;
-    for (index, series) in all.iter().enumerate() {
-        let width = 26.0 + 5.6 * series.name.chars().count() as f64;
+    for (index, series) in named {
+        let width = room(&series.name);
         if legend + width > right + GAP {
             text(out, legend, y + height - 8.0, 10.0, PALE, "…");
             break;
