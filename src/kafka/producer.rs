@@ -516,13 +516,19 @@ mod tests {
         assert_eq!((sent.delivered, sent.failed, fault), (80, 0, None));
     }
 
-    #[test]
-    fn a_client_whose_broker_answers_is_left_in_its_place() {
+    /// A producer of five records that its broker refuses again and again.
+    fn refused() -> (MockCluster<'static, DefaultProducerContext>, Producer) {
         let cluster = cluster();
         let again = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 10_000];
         cluster.request_errors(RDKafkaApiKey::Produce, &again);
-        let mut producer = Producer::lasting(&cluster.bootstrap_servers(), &BTreeMap::new(), "t").unwrap();
+        let producer = Producer::lasting(&cluster.bootstrap_servers(), &BTreeMap::new(), "t").unwrap();
         send(&producer, records(0..5));
+        (cluster, producer)
+    }
+
+    #[test]
+    fn a_client_whose_broker_answers_is_left_in_its_place() {
+        let (cluster, mut producer) = refused();
         pretend_silence(&producer);
         assert_eq!(producer.renewed(), None);
         assert!(producer.asking.is_some());
@@ -533,11 +539,7 @@ mod tests {
 
     #[test]
     fn until_a_broken_client_is_replaced_nothing_is_sent_that_came_behind_what_it_has_given_back() {
-        let cluster = cluster();
-        let again = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 10_000];
-        cluster.request_errors(RDKafkaApiKey::Produce, &again);
-        let mut producer = Producer::lasting(&cluster.bootstrap_servers(), &BTreeMap::new(), "t").unwrap();
-        send(&producer, records(0..5));
+        let (cluster, mut producer) = refused();
         // As when it is given one back in the middle of others.
         producer.deliveries.under_way().is_broken = true;
         assert_eq!(producer.send_numbered(&record(5), &mut || true), Ok(false));

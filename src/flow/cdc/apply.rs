@@ -323,12 +323,13 @@ impl<'a> Table<'a, '_> {
     /// Where nothing but the key is unique, in the order of keys: a row's neighbours in the index are near its own place then,
     /// and often in one page with it.
     fn settle(&mut self) {
-        let mut keys: Vec<(Key<'a>, usize)> = self.pending.drain().collect();
-        if self.is_sorted {
-            keys.sort_unstable_by(|(key, _), (other, _)| index_order(key).cmp(&index_order(other)));
-            let mut order: Vec<Option<Pending<'a>>> = self.order.drain(..).map(Some).collect();
-            self.order = keys.iter().filter_map(|(_, number)| order[*number].take()).collect();
+        if !self.is_sorted {
+            return self.pending.clear();
         }
+        let mut keys: Vec<(Key<'a>, usize)> = self.pending.drain().collect();
+        keys.sort_unstable_by(|(key, _), (other, _)| index_order(key).cmp(&index_order(other)));
+        let mut order: Vec<Option<Pending<'a>>> = self.order.drain(..).map(Some).collect();
+        self.order = keys.iter().filter_map(|(_, number)| order[*number].take()).collect();
     }
 
     /// What is to go of what is pending.

@@ -19,7 +19,6 @@ const COLUMNS: &str = include_str!("../../../sql/cdc/columns.sql");
 const KEYS: &str = include_str!("../../../sql/cdc/keys.sql");
 const FOLLOW: &str = include_str!("../../../sql/cdc/follow.sql");
 const FOLLOWED: &str = include_str!("../../../sql/cdc/followed.sql");
-
 const REFERENCES: &str = include_str!("../../../sql/cdc/references.sql");
 
 const HAS_TYPE: &str = "SELECT to_regtype($1) IS NOT NULL";
