@@ -13,8 +13,7 @@ CREATE TABLE IF NOT EXISTS sluicegate_cdc_gone (
     target  integer     NOT NULL,
     key     uuid        NOT NULL, -- of the key's text
     lsn     pg_lsn      NOT NULL,
-    gone_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (target, key)
+    gone_at timestamptz NOT NULL DEFAULT now()
 );
 -- Rows that left for another key, until what comes under that key has fetched what it leaves out.
 CREATE TABLE IF NOT EXISTS sluicegate_cdc_left (
@@ -41,11 +40,12 @@ CREATE TABLE IF NOT EXISTS sluicegate_cdc_lacks (
 -- Asked for first: to make what is there already would wait for everybody who writes, one that is frozen too.
 DO $$
 BEGIN
-    -- Only for the one that asks for it by this sum: an index that began with the table's number would do for a key as well, as
-    -- long as the table is small, and a plan that was made then would read all of it for each row.
-    IF to_regclass('sluicegate_cdc_gone_last') IS NULL THEN
-        CREATE INDEX sluicegate_cdc_gone_last ON sluicegate_cdc_gone ((target + 0), lsn);
-        DROP INDEX IF EXISTS sluicegate_cdc_gone_furthest;
+    -- No key: a row is only added to it, and a unique index would cost as much again. Whoever publishes all tables has to tell
+    -- its rows apart all the same.
+    IF to_regclass('sluicegate_cdc_gone_since') IS NULL THEN
+        CREATE INDEX sluicegate_cdc_gone_since ON sluicegate_cdc_gone (target, key, lsn);
+        ALTER TABLE sluicegate_cdc_gone DROP CONSTRAINT IF EXISTS sluicegate_cdc_gone_pkey, REPLICA IDENTITY FULL;
+        DROP INDEX IF EXISTS sluicegate_cdc_gone_furthest, sluicegate_cdc_gone_last;
     END IF;
     IF to_regclass('sluicegate_cdc_gone_age') IS NULL THEN
         CREATE INDEX sluicegate_cdc_gone_age ON sluicegate_cdc_gone USING brin (gone_at);

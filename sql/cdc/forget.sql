@@ -3,8 +3,8 @@
 -- to be forgotten: so few at once that nobody who writes waits for it.
 WITH of_gone AS (
     DELETE FROM sluicegate_cdc_gone
-    WHERE (target, key) IN (
-        SELECT target, key FROM sluicegate_cdc_gone WHERE gone_at < now() - $1::bigint * interval '1 second' LIMIT 20000
+    WHERE (target, key, lsn) IN (
+        SELECT target, key, lsn FROM sluicegate_cdc_gone WHERE gone_at < now() - $1::bigint * interval '1 second' LIMIT 20000
         FOR UPDATE SKIP LOCKED
     )
     RETURNING 1

@@ -38,6 +38,8 @@ pub(super) struct PartitionThread<S: Sink, L: Lane> {
     pub filling: Batch<S::Rows>,
     pub spare: Option<Batch<S::Rows>>,
     pub in_flight: bool,
+    /// Whether the lane had nothing when it was asked last.
+    pub was_dry: bool,
     pub pace: Arc<Pace>,
     /// When the record is due that the lane keeps back, in milliseconds since 1970.
     pub due_ms: Option<u64>,
@@ -49,6 +51,8 @@ pub(super) struct PartitionThread<S: Sink, L: Lane> {
 /// The longest wait for a record or for room: how late an order can be noticed. It also covers the wake-ups
 /// that a partition's queue is known to lose.
 const SLICE: Duration = Duration::from_millis(100);
+/// For a receipt, where there is nothing to take meanwhile.
+const DRY_WAIT: Duration = Duration::from_millis(2);
 
 impl<S: Sink, L: Lane> PartitionThread<S, L> {
     pub fn start(self) -> Thread<End> {
@@ -74,17 +78,24 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
 
     /// Poll, decode, and write if the batch is due.
     fn turn(&mut self) -> Result<(), End> {
-        self.read_notes(Duration::ZERO)?;
+        let is_idle = self.is_waiting() && self.was_dry;
+        self.read_notes(if is_idle { DRY_WAIT } else { Duration::ZERO })?;
         if self.finish_by.is_none() {
             match self.early_by() {
                 Some(early_by) => self.read_notes(early_by.min(SLICE))?,
                 None => self.fill()?,
             }
-            if self.is_due() {
+            if self.is_due() && !self.is_waiting() {
                 self.hand_over(None)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a batch that is old enough takes along what comes, as the one before it is still being written. Large batches
+    /// are cheaper by the record, and this one cannot go yet.
+    fn is_waiting(&self) -> bool {
+        self.in_flight && self.due_ms.is_none() && !self.is_full()
     }
 
     /// How long the lane's next record has to wait. In slices, because clocks are set.
@@ -165,6 +176,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             self.filling.marks.polling += shown_at.unwrap_or(now).saturating_sub(asked_at);
         }
         self.filling.marks.decoding += shown_at.map_or(Duration::ZERO, |shown_at| now.saturating_sub(shown_at));
+        self.was_dry = seen == 0;
         self.track.consumed.add(seen);
         self.place.ahead.add(seen as i64);
         match taken {
@@ -206,12 +218,15 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.filling.records() >= self.policy.batch_rows_max || self.filling.bytes() >= self.policy.batch_bytes_max
+    }
+
     fn is_due(&self) -> bool {
         let batch = &self.filling;
         !batch.is_empty()
             && (self.due_ms.is_some()
-                || batch.records() >= self.policy.batch_rows_max
-                || batch.bytes() >= self.policy.batch_bytes_max
+                || self.is_full()
                 || self.clock.now().saturating_sub(batch.opened_at) >= self.policy.linger)
     }
 

@@ -9,6 +9,7 @@ use postgres::types::Type;
 
 use super::array::Array;
 use super::cut::{STATEMENT_BYTES_MAX, cut};
+use super::gone;
 use super::lane::Known;
 use super::moves::Moves;
 use super::naming::TableName;
@@ -23,11 +24,10 @@ use crate::fault::Fault;
 use crate::flow::AGAIN;
 use crate::pg::{OBJECT_IN_USE, Work};
 
-const GONE: &str = include_str!("../../../sql/cdc/gone.sql");
 const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtext('sluicegate cdc rows'), hashtext($1))";
 const TOGETHER: &str = "SELECT pg_advisory_xact_lock_shared(hashtext('sluicegate cdc rows'), hashtext($1))";
 const TRUNCATED: &str = include_str!("../../../sql/cdc/truncated.sql");
-const FURTHEST: &str = include_str!("../../../sql/cdc/furthest.sql");
+const LAST_TRUNCATED: &str = "SELECT (truncated - '0/0')::bigint FROM sluicegate_cdc_tables WHERE id = $1";
 
 /// The changes of a group that are to be applied, by table, each in order.
 pub struct Changes<'a> {
@@ -124,7 +124,7 @@ impl<'a> Changes<'a> {
 }
 
 pub struct Table<'a, 'p> {
-    plans: &'p Plans,
+    pub plans: &'p Plans,
     known: &'p Known,
     pub does_mirror: bool,
     /// Of all values of the group: no more can come to one statement.
@@ -376,25 +376,18 @@ impl<'a> Table<'a, '_> {
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
-        let places = plan.lsn.map(|_| Array::of_places(rows.iter().map(|at| at.row.lsn)));
         let mut arrays = Array::of_columns(plan.sql_types(&plan.key), rows, |at, number| at.before(number));
-        arrays.extend(places.clone());
+        arrays.extend(plan.lsn.map(|_| Array::of_places(rows.iter().map(|at| at.row.lsn))));
         call(work, arrays, |sent| plan.delete(sent))?;
-        if let Some(places) = places
-            && rows.iter().any(|at| at.row.lsn.is_some())
-        {
-            let ids = Array::of_ids(rows.iter().map(|at| Some(at.id_before())));
-            let (target, ids, places) = (plan.target.to_be_bytes(), ids.finish(), places.finish());
-            let types = [Type::INT4, Type::UUID_ARRAY, Type::PG_LSN_ARRAY];
-            work.call(GONE, &types, &[Some(&target), Some(&ids), Some(&places)])?;
+        match plan.lsn {
+            Some(_) => gone::note(work, plan.target, rows),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// How far deletions have come, and where the table was emptied last.
-    pub fn furthest(&self, work: &mut Work<'_>, plan: &Plan) -> Result<(Option<i64>, Option<i64>), Fault> {
-        let rows = work.query(FURTHEST, &[&plan.target])?;
-        Ok(rows.first().map_or((None, None), |row| (row.get(0), row.get(1))))
+    /// Where the table was emptied last.
+    pub fn truncated(&self, work: &mut Work<'_>, plan: &Plan) -> Result<Option<i64>, Fault> {
+        Ok(work.query(LAST_TRUNCATED, &[&plan.target])?.first().and_then(|row| row.get(0)))
     }
 
     fn truncate(&self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
@@ -409,8 +402,7 @@ impl<'a> Table<'a, '_> {
         let lsn = at.row.lsn.filter(|_| plan.lsn.is_some());
         let mut has_later = false;
         if let Some(lsn) = lsn {
-            let (_, truncated) = self.furthest(work, &plan)?;
-            if Some(lsn) <= truncated {
+            if Some(lsn) <= self.truncated(work, &plan)? {
                 work.count("stale", 1);
                 return Ok(());
             }

@@ -26,7 +26,7 @@ impl<'a> Table<'a, '_> {
         }
         let Some(plan) = self.plan(work, shape, Need::Put)? else { return Ok(1) };
         // What it is about is gone with all that was in the table.
-        if plan.lsn.is_some() && at.row.lsn.is_some() && at.row.lsn <= self.furthest(work, &plan)?.1 {
+        if plan.lsn.is_some() && at.row.lsn.is_some() && at.row.lsn <= self.truncated(work, &plan)? {
             work.count("stale", 1);
             return Ok(1);
         }

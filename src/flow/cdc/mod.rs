@@ -8,6 +8,7 @@
 mod apply;
 mod array;
 mod cut;
+mod gone;
 mod keyless;
 mod lane;
 mod message;

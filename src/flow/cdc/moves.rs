@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::apply::{call, given};
 use super::array::Array;
+use super::gone;
 use super::pending::{At, id};
 use super::rows::{Act, Told, Value, shown_lsn};
 use super::statement::{Plan, Where};
@@ -219,16 +220,16 @@ fn came(work: &mut Work<'_>, plan: &Plan, at: &At<'_>) -> Result<bool, Fault> {
 
 /// False where it is older than what is there.
 fn put(work: &mut Work<'_>, plan: &Plan, at: &At<'_>, left: Option<&Left>) -> Result<bool, Fault> {
+    if plan.lsn.is_some() && !gone::since(work, plan.target, [at].into_iter())?.is_empty() {
+        return Ok(false);
+    }
     let value = |column: usize, name: &str| match at.after(column) {
         Value::Unchanged => left.and_then(|left| left.of(name)).unwrap_or(Value::Null),
         value => value,
     };
     let written = plan.written(&[]);
     let used = written.iter().map(|at| &plan.used[*at]);
-    let mut arrays: Vec<Array> = used.map(|used| Array::of_texts([value(used.column, &used.name)])).collect();
-    if plan.lsn.is_some() {
-        arrays.push(Array::of_ids([Some(at.id_after())]));
-    }
+    let arrays = used.map(|used| Array::of_texts([value(used.column, &used.name)])).collect();
     Ok(call(work, arrays, |sent| plan.put(sent, Where::Any))? > 0)
 }
 

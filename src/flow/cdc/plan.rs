@@ -30,6 +30,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// So long a plan holds: by then it is noticed what somebody else has made of the table.
 const HELD_FOR: Duration = Duration::from_secs(60);
+/// How long it is believed of a table that what is to be new is there.
+const MET_FOR: Duration = Duration::from_secs(60);
 
 /// What a plan is needed for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +53,8 @@ struct Held {
     plans: HashMap<u64, (Instant, Arc<Plan>)>,
     refused: HashMap<(u64, Need), (Instant, Cause)>,
     references: Option<(Instant, References)>,
+    /// When a table had a row last that was to be new.
+    met: HashMap<i32, Instant>,
 }
 
 /// Which of the tables that are followed refers to which, by their numbers.
@@ -127,6 +131,16 @@ impl Plans {
             self.held().references = Some((Instant::now(), references.clone()));
         }
         Ok(references)
+    }
+
+    /// Whether rows that are to be new had better be put as if they were.
+    pub fn takes_new(&self, target: i32) -> bool {
+        self.held().met.get(&target).is_none_or(|since| since.elapsed() >= MET_FOR)
+    }
+
+    /// One of them was there: a topic is read again, and the next ones will be there too.
+    pub fn met(&self, target: i32) {
+        self.held().met.insert(target, Instant::now());
     }
 
     /// None where there is no table, and none is needed.

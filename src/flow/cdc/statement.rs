@@ -31,6 +31,8 @@ pub enum Where {
     Any,
     /// Those that are not there.
     Missing,
+    /// All, none of which is there: where one is, none is put.
+    New,
 }
 
 #[derive(Clone, Debug)]
@@ -97,38 +99,23 @@ impl Plan {
         format!("({given} IS NULL OR {there} IS NULL OR {there} <= {given}{was_open})")
     }
 
-    /// Whether the key, whose id is this parameter, is known to be gone since. Asked of each row for itself: a join would read
-    /// all that are gone, where its plan is as old as they were few.
-    fn is_gone(&self, id: usize, lsn: &str) -> String {
-        let gone =
-            format!("SELECT g.lsn FROM sluicegate_cdc_gone g WHERE g.target = {} AND g.key = x.c{id}", self.target);
-        format!("(({gone}) > {lsn}) IS TRUE")
-    }
-
-    /// Puts rows, whatever there was, or only `Where::Missing`: parameters are all that are `written`. Where the ids of
-    /// the keys follow, none that was deleted later: rows without one were not.
+    /// Puts rows: parameters are all that are `written`.
     pub fn put(&self, sent: &[Type], rows: Where) -> String {
         let columns = self.written(&[]);
         let names: Vec<String> = columns.iter().map(|at| self.name(*at)).collect();
         let values: Vec<String> = (0..columns.len()).map(|number| self.value(&columns, number)).collect();
-        let (from, id) = (from(sent), columns.len() + 1);
-        let mut conditions = Vec::new();
-        if rows == Where::Missing {
-            let is_row = self.is_row(&columns);
-            conditions.push(format!("NOT EXISTS (SELECT FROM {} AS t WHERE {is_row})", self.table));
-        }
-        if let Some(lsn) = self.lsn.filter(|_| sent.len() == id) {
-            conditions.push(format!("NOT ({})", self.is_gone(id, &self.value(&columns, lsn))));
-        }
-        let only = match conditions.is_empty() {
-            true => String::new(),
-            false => format!(" WHERE {}", conditions.join(" AND ")),
+        let from = from(sent);
+        let only = match rows {
+            Where::Missing => {
+                format!(" WHERE NOT EXISTS (SELECT FROM {} AS t WHERE {})", self.table, self.is_row(&columns))
+            }
+            Where::Any | Where::New => String::new(),
         };
         let (names, values) = (names.join(", "), values.join(", "));
         // A key that its table would otherwise count up by itself.
         let is_given = "OVERRIDING SYSTEM VALUE";
         let insert = format!("INSERT INTO {} AS t ({names}) {is_given} SELECT {values} FROM {from}{only}", self.table);
-        if self.key.is_empty() {
+        if self.key.is_empty() || rows == Where::New {
             return insert;
         }
         let key: Vec<String> = self.key.iter().map(|at| self.name(*at)).collect();
@@ -206,15 +193,9 @@ impl Plan {
         format!("SELECT FROM {} AS t, {} WHERE {} AND {came}", self.table, from(sent), self.is_row(&columns))
     }
 
-    /// How many of these rows are neither there nor known to be gone: parameters are `place`, and the ids of the keys.
-    pub fn missing(&self, sent: &[Type]) -> String {
-        let columns = self.place();
-        let is_gone = match self.lsn {
-            Some(_) => self.is_gone(columns.len() + 1, &self.value(&columns, self.key.len())),
-            None => "false".to_owned(),
-        };
-        let is_there = format!("EXISTS (SELECT FROM {} AS t WHERE {})", self.table, self.is_row(&columns));
-        format!("SELECT count(*) FROM {} WHERE NOT {is_there} AND NOT ({is_gone})", from(sent))
+    /// How many of these rows are there: parameters are the columns of the key.
+    pub fn present(&self, sent: &[Type]) -> String {
+        format!("SELECT count(*) FROM {} AS t, {} WHERE {}", self.table, from(sent), self.is_row(&self.key))
     }
 
     /// Deletes rows, or marks them: parameters are `place`.
@@ -283,9 +264,10 @@ impl Plan {
     }
 }
 
-/// `x.c1, x.c2` and so on: parameters are arrays, one for each of these columns.
+/// `x.c1, x.c2` and so on: parameters are arrays of one length, one for each of these columns. What is unfolded in a list of
+/// values goes from row to row; a function in FROM would be called to its end first, and what it gives kept.
 fn from(sent: &[Type]) -> String {
-    let arrays: Vec<String> = (1..).zip(sent).map(|(number, sent)| format!("${number}::{}", sent.name())).collect();
-    let names: Vec<String> = (1..=sent.len()).map(|number| format!("c{number}")).collect();
-    format!("unnest({}) AS x ({})", arrays.join(", "), names.join(", "))
+    let column = |(number, sent): (usize, &Type)| format!("unnest(${number}::{}) AS c{number}", sent.name());
+    let columns: Vec<String> = (1..).zip(sent).map(column).collect();
+    format!("(SELECT {}) AS x", columns.join(", "))
 }
