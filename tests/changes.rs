@@ -8,6 +8,8 @@ mod families;
 mod golden;
 #[path = "changes/keyless.rs"]
 mod keyless;
+#[path = "changes/marks.rs"]
+mod marks;
 #[path = "changes/model.rs"]
 mod model;
 #[path = "changes/moves.rs"]

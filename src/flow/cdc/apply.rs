@@ -212,7 +212,7 @@ impl<'a> Table<'a, '_> {
         }
         if at.row.act == Act::Move {
             self.flush(work)?;
-            return self.leave(work, at, &|number| at.after(number));
+            return self.leave(work, at);
         }
         if at.row.act == Act::Delete {
             // A row that is only marked has to be there first.
@@ -274,7 +274,7 @@ impl<'a> Table<'a, '_> {
                 }
                 return Ok(false);
             }
-            self.leave(work, at, &|number| at.after(shape.key[number]))?;
+            self.leave(work, at)?;
         }
         match self.plan(work, shape, Need::Put)? {
             Some(plan) => self.moves.arrive(work, &plan, &at),
@@ -282,9 +282,9 @@ impl<'a> Table<'a, '_> {
         }
     }
 
-    fn leave(&mut self, work: &mut Work<'_>, at: At<'a>, new: &dyn Fn(usize) -> Value<'a>) -> Result<(), Fault> {
+    fn leave(&mut self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
         if let Some(plan) = self.plan(work, at.shape(), Need::Delete)? {
-            self.moves.leave(work, &plan, &at, new)?;
+            self.moves.leave(work, &plan, &at)?;
         }
         self.delete(work, &[at])
     }
@@ -376,14 +376,10 @@ impl<'a> Table<'a, '_> {
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
-        let places = plan.lsn.map(|_| Array::of_places(rows.iter().map(|at| at.row.lsn)));
-        let mut arrays = Array::of_columns(plan.sql_types(&plan.key), rows, |at, number| at.before(number));
-        arrays.extend(places.clone());
-        call(work, arrays, |sent| plan.delete(sent))?;
-        if let Some(places) = places
-            && rows.iter().any(|at| at.row.lsn.is_some())
-        {
+        call(work, leaving(&plan, rows), |sent| plan.delete(sent))?;
+        if plan.lsn.is_some() && rows.iter().any(|at| at.row.lsn.is_some()) {
             let ids = Array::of_ids(rows.iter().map(|at| Some(at.id_before())));
+            let places = Array::of_places(rows.iter().map(|at| at.row.lsn));
             let (target, ids, places) = (plan.target.to_be_bytes(), ids.finish(), places.finish());
             let types = [Type::INT4, Type::UUID_ARRAY, Type::PG_LSN_ARRAY];
             work.call(GONE, &types, &[Some(&target), Some(&ids), Some(&places)])?;
@@ -407,7 +403,6 @@ impl<'a> Table<'a, '_> {
             return Ok(());
         };
         let lsn = at.row.lsn.filter(|_| plan.lsn.is_some());
-        let mut has_later = false;
         if let Some(lsn) = lsn {
             let (_, truncated) = self.furthest(work, &plan)?;
             if Some(lsn) <= truncated {
@@ -415,12 +410,16 @@ impl<'a> Table<'a, '_> {
                 return Ok(());
             }
             work.execute(TRUNCATED, &[&plan.target, &lsn])?;
-            if let Some(question) = plan.has_later(&shown_lsn(lsn)) {
-                has_later = work.query(&question, &[])?.first().is_some_and(|row| row.get(0));
-            }
+        }
+        if let Some(deleted) = plan.deleted {
+            let mut arrays = vec![Array::of_places([at.row.lsn].into_iter())];
+            arrays.extend(beside(&plan, &[at]));
+            return call(work, arrays, |sent| plan.mark_all(deleted, sent)).map(drop);
         }
         let [at_once, one_by_one] = plan.truncate(lsn.map(shown_lsn).as_deref());
-        if has_later {
+        if let Some(question) = lsn.and_then(|lsn| plan.has_later(&shown_lsn(lsn)))
+            && work.query(&question, &[])?.first().is_some_and(|row| row.get(0))
+        {
             return work.run(&one_by_one);
         }
         let mut inner = work.begin()?;
@@ -434,6 +433,19 @@ impl<'a> Table<'a, '_> {
             Err(fault) => Err(fault),
         }
     }
+}
+
+/// Of rows that go: their keys, their places, and what is kept beside those that stay.
+pub fn leaving(plan: &Plan, rows: &[At<'_>]) -> Vec<Array> {
+    let mut arrays = Array::of_columns(plan.sql_types(&plan.key), rows, |at, number| at.before(number));
+    arrays.extend(plan.lsn.map(|_| Array::of_places(rows.iter().map(|at| at.row.lsn))));
+    arrays.extend(beside(plan, rows));
+    arrays
+}
+
+fn beside(plan: &Plan, rows: &[At<'_>]) -> Vec<Array> {
+    let columns = plan.beside();
+    Array::of_columns(plan.sql_types(&columns), rows, |at, number| at.after(plan.used[columns[number]].column))
 }
 
 /// A statement of these arrays, by their types.
