@@ -123,7 +123,7 @@ impl Plan {
             let is_row = self.is_row(&columns);
             conditions.push(format!("NOT EXISTS (SELECT FROM {} AS t WHERE {is_row})", self.table));
         }
-        if let Some(lsn) = self.lsn.filter(|_| sent.len() == id) {
+        if let Some(lsn) = columns.iter().position(|at| Some(*at) == self.lsn).filter(|_| sent.len() == id) {
             conditions.push(format!("NOT ({})", self.is_gone(id, &self.value(&columns, lsn))));
         }
         let only = match conditions.is_empty() {
