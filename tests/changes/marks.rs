@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::events::{Table, plain, with};
-use crate::target::Target;
+use crate::target::{Event, Target};
 
 const SETTINGS: [(&str, &str); 2] =
     [("soft_delete", "is_gone"), ("extra_columns", "op=__op,source_time=__at,lsn=__lsn,offset=__offset")];
@@ -46,4 +46,27 @@ fn a_row_that_nothing_but_its_values_tell_is_marked_like_any_other() {
     target.apply(&table.topic(), 0, &[table.event("c", Value::Null, person(1), 1)]);
     target.apply(&table.topic(), 0, &[table.event("d", person(1), Value::Null, 16)]);
     assert_eq!(target.rows(PEOPLE), ["1|n|d|016|0/80|1|t"]);
+}
+
+/// With `delete.tombstone.handling.mode=rewrite-with-tombstone` both come.
+#[test]
+fn a_tombstone_behind_a_deletion_takes_nothing_from_it() {
+    let key = Some("{\"id\":1}".to_owned());
+    let flat = |deleted: bool, lsn: i64| -> Event {
+        let row = json!({"id": 1, "name": "n", "__deleted": deleted.to_string(), "__source_lsn": lsn * 8,
+            "__source_ts_ms": 1_795_000_000_000i64 + lsn});
+        (key.clone(), Some(row.to_string()), Vec::new())
+    };
+    let tombstone = (key.clone(), None, Vec::new());
+    let events = [flat(false, 1), flat(true, 16), tombstone];
+    for size in [1, 3] {
+        let mut target = Target::new(&SETTINGS);
+        events.chunks(size).for_each(|part| target.apply("cdc.public.people", 0, part));
+        assert_eq!(target.rows(PEOPLE), ["1|n|d|016|0/80|1|t"], "by {size}");
+        let mut target = Target::new(&[]);
+        events.chunks(size).for_each(|part| target.apply("cdc.public.people", 0, part));
+        // Nor may what was before it come back.
+        target.apply("cdc.public.people", 1, &events[..1]);
+        assert_eq!(target.rows("SELECT id FROM people"), [""; 0], "by {size}");
+    }
 }

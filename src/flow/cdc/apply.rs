@@ -215,11 +215,17 @@ impl<'a> Table<'a, '_> {
             return self.leave(work, at);
         }
         if at.row.act == Act::Delete {
+            let key = key(shape.key.len(), |number| at.before(number));
+            // Of the same deletion, a tombstone says less: it has no place.
+            let is_gone = |number: &usize| matches!(self.order[*number], Pending::Delete(_));
+            if at.row.lsn.is_none() && self.pending.get(&key).is_some_and(is_gone) {
+                return Ok(());
+            }
             // A row that is only marked has to be there first.
             if shape.marks_deleted() && !self.pending.is_empty() {
                 self.flush(work)?;
             }
-            self.pend(key(shape.key.len(), |number| at.before(number)), Pending::Delete(at));
+            self.pend(key, Pending::Delete(at));
             return Ok(());
         }
         if let Some(target) = self.target {

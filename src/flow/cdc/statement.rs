@@ -226,7 +226,7 @@ impl Plan {
     /// Deletes rows, or marks them: parameters are `place`, and what is `beside`.
     pub fn delete(&self, sent: &[Type]) -> String {
         let columns = [self.place(), self.beside()].concat();
-        let given = self.lsn.map_or(String::new(), |_| self.value(&columns, self.key.len()));
+        let given = self.lsn.map_or("NULL".to_owned(), |_| self.value(&columns, self.key.len()));
         let (from, is_row, guard) = (from(sent), self.is_row(&columns), self.guard(&given));
         let Some(deleted) = self.deleted.map(|at| self.name(at)) else {
             return format!("DELETE FROM {} AS t USING {from} WHERE {is_row} AND {guard}", self.table);
@@ -234,7 +234,9 @@ impl Plan {
         let beside = (self.key.len()..columns.len())
             .map(|number| format!(", {} = {}", self.name(columns[number]), self.value(&columns, number)));
         let set = format!("{deleted} = true{}", beside.collect::<String>());
-        format!("UPDATE {} AS t SET {set} FROM {from} WHERE {is_row} AND {guard}", self.table)
+        // A tombstone behind the deletion has no place, and says less than that one.
+        let is_news = format!("({given} IS NOT NULL OR t.{deleted} IS NOT TRUE)");
+        format!("UPDATE {} AS t SET {set} FROM {from} WHERE {is_row} AND {guard} AND {is_news}", self.table)
     }
 
     /// All rows of the table at once, and all of them one by one, but for those that came later than this place.
