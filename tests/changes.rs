@@ -8,6 +8,8 @@ mod families;
 mod golden;
 #[path = "changes/keyless.rs"]
 mod keyless;
+#[path = "changes/keys.rs"]
+mod keys;
 #[path = "changes/marks.rs"]
 mod marks;
 #[path = "changes/model.rs"]

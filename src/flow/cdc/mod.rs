@@ -31,8 +31,8 @@ use serde_json::json;
 use self::apply::Changes;
 use self::fill::{ROW_BYTES_MAX, Room, check_text};
 use self::lane::{Known, Read, ValueSchema};
-use self::message::{Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, header, origin_of};
-use self::naming::Naming;
+use self::message::{Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, header, key_of, origin_of};
+use self::naming::{Naming, source_name};
 use self::plan::Plans;
 pub use self::rows::CdcRows;
 use self::rows::{Act, Told, place_of};
@@ -144,8 +144,8 @@ impl Cdc {
             rows.lane.is_enveloped = Some(change.origin.is_some());
             self.known.note(&record.partition.topic, change.origin.is_some());
         }
-        let key = record.key.map_or(Ok(Vec::new()), |key| fields_of(rows.lane.key(key)?))?;
-        self.add_change(record, schema, &change, &key, rows)
+        let key = record.key.map_or(Ok(Fields::new()), |key| key_of(rows.lane.key(key)));
+        self.add_change(record, schema, &change, key, rows)
     }
 
     /// Now and then, what was deleted so long ago that nothing older comes any more.
@@ -173,13 +173,18 @@ impl Cdc {
     /// Behind an envelope's deletion it says nothing new; where rows come by themselves it is the deletion.
     fn add_tombstone(&self, record: &Record<'_>, rows: &mut CdcRows) -> Result<(), Cause> {
         let is_enveloped = rows.lane.is_enveloped.or_else(|| self.known.is_enveloped(&record.partition.topic));
-        let key = record.key.map_or(Ok(Vec::new()), |key| fields_of(rows.lane.key(key)?))?;
-        if is_enveloped == Some(true) || key.is_empty() {
+        let key = record.key.map_or(Ok(Fields::new()), |key| key_of(rows.lane.key(key)));
+        let tells_nothing = match &key {
+            Ok(fields) => fields.is_empty(),
+            // Rows that are told apart by their own fields are not told apart by this one.
+            Err(_) => self.known.tells_key(&origin_of(&record.partition.topic)),
+        };
+        if is_enveloped == Some(true) || tells_nothing {
             rows.asides += 1;
             return Ok(());
         }
         let change = Change { op: Op::Delete, before: None, after: None, origin: None, lsn: None, at_ms: None };
-        self.add_change(record, None, &change, &key, rows)
+        self.add_change(record, None, &change, key, rows)
     }
 
     fn add_change(
@@ -187,7 +192,7 @@ impl Cdc {
         record: &Record<'_>,
         schema: Option<&ValueSchema>,
         change: &Change<'_>,
-        key: &Fields<'_>,
+        key: Result<Fields<'_>, &'static str>,
         rows: &mut CdcRows,
     ) -> Result<(), Cause> {
         let by_topic;
@@ -198,7 +203,11 @@ impl Cdc {
                 &by_topic
             }
         };
-        let names: Vec<&str> = key.iter().map(|(name, _)| &**name).collect();
+        let (key, odd) = match key {
+            Ok(fields) => (fields, None),
+            Err(odd) => (Fields::new(), Some(odd)),
+        };
+        let (key, names): (_, Vec<&str>) = (&key, key.iter().map(|(name, _)| &**name).collect());
         let shape = match rows.lane.shape(schema, origin, &names) {
             Some(shape) => shape,
             None => self.learn(schema, origin, &names, change, key, rows)?,
@@ -207,6 +216,16 @@ impl Cdc {
             rows.asides += 1;
             return Ok(());
         };
+        // Its rows would be taken for rows that nothing tells apart.
+        if let Some(odd) = odd.filter(|_| shape.key.is_empty() && !self.known.tells_key(origin)) {
+            let source = source_name(origin);
+            let text = format!(
+                "the record's key is {odd}, and no JSON object of the fields that tell rows of {source} apart: send it by \
+                 JsonConverter (key.converter) and without a transform that takes it out of its fields, or name what tells \
+                 its rows apart (key_columns: {source}=column, or none)"
+            );
+            return Err(Cause::new("cdc.key", text));
+        }
         let mark = rows.mark();
         if self.add_row(record, &shape, change, key, rows)? {
             return Ok(());
