@@ -10,6 +10,8 @@ mod golden;
 mod keyless;
 #[path = "changes/keys.rs"]
 mod keys;
+#[path = "changes/large.rs"]
+mod large;
 #[path = "changes/marks.rs"]
 mod marks;
 #[path = "changes/model.rs"]

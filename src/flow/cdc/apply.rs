@@ -236,27 +236,29 @@ impl<'a> Table<'a, '_> {
             return Ok(());
         }
         let mut unchanged = at.unchanged();
-        let mut joined = None;
+        let (mut joined, mut first) = (None, None);
         if !unchanged.is_empty()
             && let Some(number) = self.pending.get(&new)
-            && let Pending::Put { at: former, joined: of_former, unchanged: unknown, .. } = &self.order[*number]
+            && let pending = &mut self.order[*number]
+            && let Pending::Put { at: former, joined: of_former, unchanged: unknown, first: of_first, .. } = pending
         {
-            // Of one with a place in the log nobody knows here whether it came once more, and the row is further on: then its
-            // values are not the row's. It goes first, and is judged by itself.
             let takes_nothing = unchanged.iter().all(|column| unknown.contains(column));
             if former.shape().number == shape.number && (takes_nothing || former.row.lsn.is_none()) {
-                let value = |column: usize| match (at.after(column), of_former) {
+                let value = |column: usize| match (at.after(column), &*of_former) {
                     (Value::Unchanged, Some(values)) => values[column],
                     (Value::Unchanged, None) => former.after(column),
                     (value, _) => value,
                 };
                 joined = Some((0..shape.columns.len()).map(value).collect());
                 unchanged = unknown.iter().copied().filter(|column| unchanged.contains(column)).collect();
+                first = of_first.take();
+            } else if of_first.is_none() {
+                first = Some(Box::new(pending.clone()));
             } else {
                 self.flush(work)?;
             }
         }
-        self.pend(new, Pending::Put { at, joined, unchanged, is_new: at.row.told == Told::Inserted });
+        self.pend(new, Pending::Put { at, joined, unchanged, is_new: at.row.told == Told::Inserted, first });
         Ok(())
     }
 
@@ -358,8 +360,16 @@ impl<'a> Table<'a, '_> {
     /// The rest of it. Nothing is pending then.
     fn put_all(&mut self, work: &mut Work<'_>) -> Result<(), Fault> {
         let order = std::mem::take(&mut self.order);
+        self.put_each(work, order.iter().map(|pending| pending.first().unwrap_or(pending)))?;
+        self.put_each(work, order.iter().filter(|pending| pending.first().is_some()))
+    }
+
+    fn put_each<'o>(&self, work: &mut Work<'_>, order: impl Iterator<Item = &'o Pending<'a>>) -> Result<(), Fault>
+    where
+        'a: 'o,
+    {
         let mut puts: BTreeMap<(u64, &[usize]), Vec<&Pending<'a>>> = BTreeMap::new();
-        for pending in &order {
+        for pending in order {
             if let Pending::Put { at, unchanged, .. } = pending {
                 puts.entry((at.shape().number, unchanged)).or_default().push(pending);
             }
