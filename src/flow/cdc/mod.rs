@@ -65,13 +65,15 @@ pub struct Cdc {
     /// Whether a record that cannot be applied becomes a letter, or halts its partition.
     goes_on: bool,
     is_replica: bool,
+    /// How long a row waits for the one that it refers to.
+    parent_wait: Duration,
     /// How long what is gone is known to be, and when that was last looked at.
     gone_keep: Duration,
     forgot_at: Mutex<Instant>,
 }
 
 const SETTINGS: &str = include_str!("../../../sql/cdc/settings.sql");
-/// What to do where a row came before the one that it refers to.
+/// What to do where a row came before the one that it refers to, and that one has not come in time.
 const NO_PARENT: &str = ": replay it when the row that it refers to is there, or leave such keys to the source with \
     foreign_keys: replica";
 const FORGET: &str = include_str!("../../../sql/cdc/forget.sql");
@@ -116,6 +118,7 @@ impl Cdc {
             has_key_rules: !config.key_columns.is_empty(),
             goes_on: config.continue_on_error,
             is_replica: config.foreign_keys == config::ForeignKeys::Replica,
+            parent_wait: config.parent_wait,
             gone_keep: config.gone_keep,
             forgot_at: Mutex::new(Instant::now()),
         })
@@ -374,6 +377,14 @@ impl Flow for Cdc {
             cause.text += NO_PARENT;
         }
         if self.goes_on { Fault::Reject(cause) } else { Fault::Stop(cause) }
+    }
+
+    fn may_be_early(&self, cause: &Cause) -> bool {
+        cause.code == FOREIGN_KEY_VIOLATION
+    }
+
+    fn patience(&self) -> Duration {
+        self.parent_wait
     }
 
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<CdcRows>]) -> Result<(), Fault> {
