@@ -183,7 +183,7 @@ pub struct Track {
     pub set_aside: Counter,
     /// Transactions tried again.
     pub retried: Counter,
-    /// Batches dropped because the partition had another owner.
+    /// Batches that are read again: the partition had another owner, or what they need is not there yet.
     pub fenced: Counter,
     /// Partitions opened again because they gave nothing, without a cause.
     pub stalls_repaired: Counter,

@@ -8,12 +8,20 @@ mod families;
 mod golden;
 #[path = "changes/keyless.rs"]
 mod keyless;
+#[path = "changes/keys.rs"]
+mod keys;
+#[path = "changes/large.rs"]
+mod large;
+#[path = "changes/marks.rs"]
+mod marks;
 #[path = "changes/model.rs"]
 mod model;
 #[path = "changes/moves.rs"]
 mod moves;
 #[path = "changes/names.rs"]
 mod names;
+#[path = "changes/partitions.rs"]
+mod partitions;
 #[path = "changes/refusals.rs"]
 mod refusals;
 #[path = "changes/rows.rs"]

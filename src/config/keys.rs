@@ -225,6 +225,8 @@ const FLOWS: &[FlowRow] = &[
                 "Make tables and columns that are missing, and widen types where that is safe. Off, such records are set aside."),
             row("foreign_keys", Kind::Word(&["check", "replica"]), Is("check"), &[],
                 "Topics come in any order. `replica` does not check foreign keys of the target, and fires no triggers; the role must be allowed to set session_replication_role."),
+            row("parent_wait_ms", Kind::Millis { min: 0, max: HOUR }, Is("10000"), &[],
+                "How long a row whose foreign key finds no row yet waits, its partition with it, for other partitions to bring that one, before it is set aside. 0: not at all."),
             row("name_rules", Kind::Bool, Is("true"), &[],
                 "In payloads without a schema: price, amount and total are decimals in base64, *_at is microseconds, __deleted is true or false."),
             row("decimal_scale", Kind::Integer { min: 0, max: 1000 }, Is("2"), &[],

@@ -273,6 +273,8 @@ pub struct Flow {
     pub evolve: bool,
     #[serde(default)]
     pub foreign_keys: ForeignKeys,
+    #[serde(default, rename = "parent_wait_ms", deserialize_with = "millis")]
+    pub parent_wait: Duration,
     #[serde(default)]
     pub name_rules: bool,
     #[serde(default)]

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::patience::Patience;
 use super::{AGAIN, Flow};
 use crate::engine::{Batch, Claim, Claims, Outcome, Rows, Sink, Wanted};
 use crate::failpoint::{self, Point};
@@ -26,6 +27,7 @@ pub struct Apply<F> {
     /// False only to measure what the ledger costs: then a restart writes twice.
     exactly_once: bool,
     pub(super) track: Arc<Track>,
+    patience: Patience,
     /// Who publishes and says nothing for so long is not waited for.
     pub(super) silence_max: Duration,
 }
@@ -37,7 +39,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 type Effects<'e, F> = dyn Fn(&Apply<F>, &mut Work<'_>, &[&Batch<<F as Flow>::Rows>]) -> Result<(), Fault> + 'e;
 
 /// Rows of one batch that PostgreSQL would not take, by offset.
-type Refused = Vec<(i64, Cause)>;
+pub(super) type Refused = Vec<(i64, Cause)>;
 
 /// What a search has found.
 pub(super) struct Found<'b, R: Rows> {
@@ -78,7 +80,8 @@ pub(super) const ASK: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 impl<F: Flow> Apply<F> {
     pub fn new(flow: F, database: Database, owner: String, exactly_once: bool, track: Arc<Track>) -> Self {
-        Apply { flow, database, owner, exactly_once, track, silence_max: SILENCE_MAX }
+        let patience = Patience::new(flow.name(), flow.patience());
+        Apply { flow, database, owner, exactly_once, track, patience, silence_max: SILENCE_MAX }
     }
 
     pub fn with_silence_max(self, silence_max: Duration) -> Self {
@@ -266,6 +269,7 @@ impl<F: Flow> Apply<F> {
                 fault => fault,
             });
         }
+        let is_late = found.is_nothing();
         let Some(refused) = found.or_late() else { return Err(Fault::Retry(rejection)) };
         let clean: Vec<&Batch<F::Rows>> =
             group.iter().zip(&refused).filter(|(_, refused)| refused.is_empty()).map(|(batch, _)| batch).collect();
@@ -278,11 +282,13 @@ impl<F: Flow> Apply<F> {
             },
         }
         .into_iter();
-        let outcome = |refused: Refused| match refused.is_empty() {
+        let outcome = |(batch, refused): (&Batch<F::Rows>, Refused)| match refused.is_empty() {
             true => written.next().unwrap_or(Outcome::Fenced),
-            false => Outcome::Refused(refused),
+            // What it needs is behind it, and no other partition's.
+            false if is_late => Outcome::Refused(refused),
+            false => self.patience.outcome(batch.partition(), refused, |cause| self.flow.may_be_early(cause)),
         };
-        Ok(refused.into_iter().map(outcome).collect())
+        Ok(group.iter().zip(refused).map(outcome).collect())
     }
 }
 
@@ -328,6 +334,9 @@ impl<F: Flow> Sink for Apply<F> {
             Err(Fault::Retry(cause)) if cause.code == AGAIN => Ok(vec![Outcome::Fenced; group.len()]),
             result => result,
         };
+        if let Ok(outcomes) = &result {
+            self.patience.note(group, outcomes, |cause| self.flow.may_be_early(cause));
+        }
         // A session that failed is not trusted again: it may be one that can only read since a fail-over, or that
         // carries a setting of its time. A new one costs less than the pause before the next attempt.
         match result.is_ok() {

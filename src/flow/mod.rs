@@ -8,6 +8,7 @@ pub mod field;
 mod held;
 pub mod orders;
 mod packed;
+mod patience;
 pub mod relay;
 mod replay;
 mod status;
@@ -22,6 +23,7 @@ pub use status::Status;
 pub use tickets::{TicketRows, Tickets};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config;
 use crate::decode::schema::JsonSchema;
@@ -52,6 +54,16 @@ pub trait Flow: Send + Sync + 'static {
     /// What is to become of a record that cannot be applied: a letter, unless somebody would rather have a halt.
     fn refusal(&self, cause: Cause) -> Fault {
         Fault::Reject(cause)
+    }
+
+    /// Whether the record may only be early: what it needs may be on its way in another partition.
+    fn may_be_early(&self, _cause: &Cause) -> bool {
+        false
+    }
+
+    /// How long such records wait before they are refused.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// When the record may be decoded, in milliseconds since 1970, where it has to wait.

@@ -452,7 +452,7 @@ fn what_the_user_says_of_tables_and_columns_is_done() {
     assert_eq!(
         target.rows("SELECT id, called, mail, phone, home_town, __op, __at, __offset, __topic, __lsn, is_gone FROM copy.users_of_cdc ORDER BY id"),
         [
-            format!("1|n|{hash}|***|h|c|2026-11-18 11:06:40.001+00|0|cdc.public.Users|0/960|t"),
+            format!("1|n|{hash}|***|h|d|2026-11-18 11:06:40.3+00|2|cdc.public.Users|0/960|t"),
             format!("2|n|{hash}|***|h|c|2026-11-18 11:06:40.002+00|1|cdc.public.Users|0/10|f"),
         ]
     );

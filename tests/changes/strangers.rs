@@ -48,6 +48,46 @@ fn columns_that_come_or_change_later_are_written_as_they_want_it() {
     assert_eq!(target.rows("SELECT pairs, pg_typeof(pairs) FROM public.kinds WHERE id = 4"), ["{\"a\": \"1\"}|jsonb"]);
 }
 
+/// PostgreSQL rounds without a word what has more digits behind the point than its column.
+#[test]
+fn a_decimal_that_is_too_fine_for_its_column_is_never_rounded() {
+    let decimal = |scale: i64| {
+        json!({"type": "bytes", "optional": true, "name": "org.apache.kafka.connect.data.Decimal",
+            "parameters": {"scale": scale.to_string()}})
+    };
+    let prices = |price: Value| Table::new("prices", &["id"], &[("id", plain("int32")), ("price", price)]);
+    let made = "CREATE TABLE public.prices (id int PRIMARY KEY, price numeric(6,2), __lsn pg_lsn)";
+    let of_type = "SELECT id, price, (SELECT format_type(atttypid, atttypmod) FROM pg_attribute
+        WHERE attrelid = 'prices'::regclass AND attname = 'price') FROM prices ORDER BY id";
+    // 12345 of a scale of four, and what a scale of two has beyond six digits.
+    let (fine, coarse, large) = (json!("MDk="), json!("MDk="), json!("F0h26Ac="));
+    let put = |table: &Table, id: i32, price: &Value| {
+        table.event("c", Value::Null, json!({"id": id, "price": price}), i64::from(id))
+    };
+    let (of_four, of_two) = (prices(decimal(4)), prices(decimal(2)));
+    let mut target = Target::new(&[]);
+    target.client.batch_execute(made).unwrap();
+    target.apply(&of_two.topic(), 0, &[put(&of_two, 1, &coarse), put(&of_two, 2, &large)]);
+    assert_eq!((target.rows(of_type), target.codes()), (vec!["1|123.45|numeric(6,2)".into()], vec!["pg.22003"]));
+    target.apply(&of_four.topic(), 0, &[put(&of_four, 3, &fine)]);
+    assert_eq!(target.rows(of_type), ["1|123.45|numeric", "3|1.2345|numeric"]);
+    let mut target = Target::new(&[("evolve", "false")]);
+    target.client.batch_execute(made).unwrap();
+    target.apply(&of_four.topic(), 0, &[put(&of_four, 1, &fine)]);
+    assert_eq!((target.rows(of_type), target.codes()), (vec![], vec!["cdc.table"]));
+    // Of a text only its digits tell, one by one; zeros behind them say nothing.
+    let texts = prices(plain("string"));
+    let mut target = Target::new(&[("decimal_mode", "string")]);
+    target.client.batch_execute(made).unwrap();
+    let text = |id: i32, price: &str| put(&texts, id, &json!(price));
+    let events =
+        [text(1, "1.2345"), text(2, "1.2300"), text(3, "-7"), text(4, "NaN"), text(5, "1.5e1"), text(6, "1.5e-3")];
+    target.apply(&texts.topic(), 0, &events);
+    assert_eq!(target.rows("SELECT id, price FROM prices ORDER BY id"), ["2|1.23", "3|-7.00", "4|NaN", "5|15.00"]);
+    assert_eq!(target.codes(), ["cdc.value", "cdc.value"]);
+    assert!(target.letters[0].2.contains("\"price\""), "{:?}", target.letters);
+}
+
 #[test]
 fn many_such_tables_are_found_at_once() {
     let mut target = Target::new(&[]);

@@ -27,6 +27,8 @@ pub struct Target {
     pub halted: Vec<(i64, String)>,
     /// How often the last group was tried.
     pub attempts: usize,
+    /// What somebody else does whenever a batch is to be read again.
+    pub meanwhile: &'static str,
 }
 
 impl Target {
@@ -35,6 +37,9 @@ impl Target {
         let url = support::new_database("changes");
         let name = |leaf: &str| format!("SLUICEGATE_FLOWS_CDC_{}", leaf.to_uppercase());
         let mut environment = vec![("DB_URL".to_owned(), url.clone())];
+        // Who waits for others does so only where that is the matter.
+        let waits = settings.iter().any(|(leaf, _)| *leaf == "parent_wait_ms");
+        environment.extend((!waits).then(|| (name("parent_wait_ms"), "0".to_owned())));
         environment.extend(settings.iter().map(|(leaf, value)| (name(leaf), (*value).to_owned())));
         let folder = tempfile::tempdir().unwrap();
         let sources = Sources { file: None, flows: vec!["cdc".into()], environment, folder: folder.path().to_owned() };
@@ -45,7 +50,7 @@ impl Target {
         sink.create_tables().unwrap();
         let (claims, next) = (HashMap::new(), HashMap::new());
         let client = support::connect(&url);
-        Target { sink, client, url, claims, next, letters: Vec::new(), halted: Vec::new(), attempts: 0 }
+        Target { sink, client, url, claims, next, letters: Vec::new(), halted: Vec::new(), attempts: 0, meanwhile: "" }
     }
 
     /// As another instance does.
@@ -132,6 +137,7 @@ impl Target {
                     Outcome::Fenced => {
                         is_done = false;
                         self.claims.remove(&partition);
+                        self.client.batch_execute(self.meanwhile).unwrap();
                     }
                     Outcome::Refused(rows) => {
                         is_done = false;

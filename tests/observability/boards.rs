@@ -199,7 +199,7 @@ fn of_flow(flow: &'static str) -> Vec<Panel> {
             "From begin to the answer to commit."),
         panel("failures a second", Lines, "ops", Always,
             &[(&rate("database_write_errors_total"), "PostgreSQL"), (&rate("kafka_consumer_errors_total"), "Kafka"), (&rate("sluicegate_transactions_retried_total"), "tried again"), (&rate("sluicegate_batches_fenced_total"), "fenced"), (&rate("sluicegate_stalls_repaired_total"), "stalls repaired")],
-            "All of it is tried again. Fenced batches belong to a partition that went to another instance."),
+            "All of it is tried again. Fenced batches belong to a partition that went to another instance, or wait for what others bring."),
         panel("set aside, by reason", Stack, "ops", Sometimes, &[(&by("code", "sluicegate_letters_by_reason_total"), "{{code}}")],
             "The codes are explained in docs/OPERATING.md."),
         panel("partitions and connections", Lines, "none", Always,

@@ -15,7 +15,7 @@ pub const TIMESTAMPTZ: &str = "timestamp with time zone";
 pub enum Widening {
     Fits,
     /// If they keep to a limit of which the event says nothing: without it the type is this one. What is too long is
-    /// refused by the server, what is too fine is rounded.
+    /// refused by the server; what is too fine is refused here if it is a decimal, and rounded there otherwise.
     Perhaps(String),
     /// It will when its type is changed to this one, which loses nothing of what it has.
     To(String),
@@ -226,14 +226,16 @@ fn fit(form: &Form, column: &Column<'_>) -> Form {
     let is_jsonb = column.base == "jsonb";
     let base = &*column.base;
     match form {
-        Form::Text | Form::Coded | Form::Digits => match base {
+        Form::Text | Form::Coded | Form::Digits { .. } => match base {
             "bytea" => Form::Coded,
             "json" | "jsonb" => Form::Json { is_jsonb },
             "bit" | "bit varying" => Form::Bits(bit_count(column)),
             "hstore" => Form::Hstore,
             "boolean" => Form::Boolean,
             "money" => Form::Plain,
-            "numeric" | "real" | "double precision" => Form::Digits,
+            "numeric" | "real" | "double precision" => {
+                Form::Digits { scale_max: column.numeric().flatten().map(|(_, scale)| scale) }
+            }
             _ => loose(column).or(short(column)).unwrap_or(Form::Text),
         },
         Form::Integer(_) | Form::Float(_) | Form::Number => match base {
@@ -413,11 +415,15 @@ fn numbers(form: &Form, want: &Column<'_>, have: &Column<'_>) -> Option<Widening
     };
     match (need, have.numeric()) {
         (Some(_), Some(None)) => return Some(Widening::Fits),
-        // Of a decimal without a limit that is known, at least the scale is.
-        (Some(None), Some(Some(_))) if matches!(form, Form::Decimal { .. }) => {
-            return Some(Widening::Perhaps("numeric".to_owned()));
+        (Some(None), Some(Some((_, have_scale)))) => {
+            return match form {
+                // Of a decimal without a limit that is known, at least the scale is: none of its digits is rounded away.
+                Form::Decimal { scale } if *scale <= have_scale || *scale == sent_scale(have_scale) => {
+                    Some(Widening::Perhaps("numeric".to_owned()))
+                }
+                _ => to("numeric"),
+            };
         }
-        (Some(None), Some(Some(_))) => return to("numeric"),
         (Some(Some((whole, scale))), Some(Some((have_whole, have_scale)))) => {
             if whole <= have_whole && scale <= have_scale {
                 return Some(Widening::Fits);

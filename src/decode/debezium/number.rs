@@ -66,6 +66,19 @@ pub fn is_number(json: &str) -> bool {
     are_digits(whole) && are_digits(fraction) && are_digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))
 }
 
+/// How many digits a decimal has behind the point, but for zeros at the end. None where it is no number.
+pub fn scale_of(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok().filter(|text| is_number(text))?;
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let scale = match (fraction.trim_end_matches('0'), whole.trim_end_matches('0')) {
+        ("", "" | "-") => return Some(0),
+        ("", digits) => digits.len() as i64 - whole.len() as i64,
+        (digits, _) => digits.len() as i64,
+    };
+    Some(scale - exponent.parse::<i64>().ok()?)
+}
+
 /// A number of any size, as it stands.
 pub fn number(json: &str, out: &mut Vec<u8>) -> Result<(), Flaw> {
     match text::inner(json).and_then(word) {

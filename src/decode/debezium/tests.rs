@@ -132,7 +132,19 @@ fn decimals_are_unscaled_bytes_with_a_scale() {
     );
     texts(
         &plain("string").fitted("numeric(10,2)"),
-        &[("\"12.50\"", "12.50"), ("\"NAN\"", "NaN"), ("\"POSITIVE_INFINITY\"", "Infinity")],
+        &[
+            ("\"12.50\"", "12.50"),
+            ("\"NAN\"", "NaN"),
+            ("\"POSITIVE_INFINITY\"", "Infinity"),
+            ("\"-1.2300\"", "-1.2300"),
+            ("\"1.234\"", VALUE),
+            ("\"-0.000\"", "-0.000"),
+            ("\"125e-2\"", "125e-2"),
+            ("\"1250E-3\"", "1250E-3"),
+            ("\"125e-3\"", VALUE),
+            ("\"1.234e1\"", "1.234e1"),
+            ("\"a word\"", "a word"),
+        ],
     );
 }
 
@@ -493,6 +505,9 @@ fn columns_are_widened_where_nothing_can_be_lost() {
     check(&decimal, "bigint", to("numeric(21,2)"));
     check(&decimal, "double precision", No);
     check(&semantic("struct", "io.debezium.data.VariableScaleDecimal"), "numeric(9,4)", to("numeric"));
+    let of_scale = |scale: &str| with("bytes", "org.apache.kafka.connect.data.Decimal", scale);
+    check(&of_scale(r#""scale":"2""#), "numeric(9,2)", Perhaps("numeric".into()));
+    check(&of_scale(r#""scale":"3""#), "numeric(9,2)", to("numeric"));
     let micro = semantic("int64", "io.debezium.time.MicroTimestamp");
     check(&micro, "date", to("timestamp without time zone"));
     check(&micro, "timestamp(3) without time zone", Perhaps("timestamp without time zone".into()));

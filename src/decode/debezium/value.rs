@@ -32,8 +32,10 @@ pub enum Form {
     Text,
     /// The same of so many bytes at most.
     Short(usize),
-    /// A text that is a decimal.
-    Digits,
+    /// A text that is a decimal, of so many digits behind the point.
+    Digits {
+        scale_max: Option<i64>,
+    },
     /// Base64.
     Bytes,
     /// Base64 of a text, which the connector sends of types that it does not know.
@@ -134,12 +136,21 @@ impl Form {
                     false => Err(Flaw::Rule("is longer than its column takes")),
                 }
             }
-            Form::Digits => match text::inner(json).and_then(number::word) {
+            Form::Digits { scale_max } => match text::inner(json).and_then(number::word) {
                 Some(word) => {
                     out.extend_from_slice(word.as_bytes());
                     Ok(())
                 }
-                None => Form::Text.write(json, modes, out),
+                None => {
+                    let start = out.len();
+                    Form::Text.write(json, modes, out)?;
+                    match scale_max {
+                        Some(scale_max) if number::scale_of(&out[start..]).is_some_and(|scale| scale > *scale_max) => {
+                            Err(Flaw::Rule("has more digits behind the point than its column, which would round it"))
+                        }
+                        _ => Ok(()),
+                    }
+                }
             },
             Form::Bytes => bytes(string(json)?, out),
             Form::Unknown => unknown(string(json)?, out),

@@ -212,14 +212,20 @@ impl<'a> Table<'a, '_> {
         }
         if at.row.act == Act::Move {
             self.flush(work)?;
-            return self.leave(work, at, &|number| at.after(number));
+            return self.leave(work, at);
         }
         if at.row.act == Act::Delete {
+            let key = key(shape.key.len(), |number| at.before(number));
+            // Of the same deletion, a tombstone says less: it has no place.
+            let is_gone = |number: &usize| matches!(self.order[*number], Pending::Delete(_));
+            if at.row.lsn.is_none() && self.pending.get(&key).is_some_and(is_gone) {
+                return Ok(());
+            }
             // A row that is only marked has to be there first.
             if shape.marks_deleted() && !self.pending.is_empty() {
                 self.flush(work)?;
             }
-            self.pend(key(shape.key.len(), |number| at.before(number)), Pending::Delete(at));
+            self.pend(key, Pending::Delete(at));
             return Ok(());
         }
         if let Some(target) = self.target {
@@ -230,27 +236,29 @@ impl<'a> Table<'a, '_> {
             return Ok(());
         }
         let mut unchanged = at.unchanged();
-        let mut joined = None;
+        let (mut joined, mut first) = (None, None);
         if !unchanged.is_empty()
             && let Some(number) = self.pending.get(&new)
-            && let Pending::Put { at: former, joined: of_former, unchanged: unknown, .. } = &self.order[*number]
+            && let pending = &mut self.order[*number]
+            && let Pending::Put { at: former, joined: of_former, unchanged: unknown, first: of_first, .. } = pending
         {
-            // Of one with a place in the log nobody knows here whether it came once more, and the row is further on: then its
-            // values are not the row's. It goes first, and is judged by itself.
             let takes_nothing = unchanged.iter().all(|column| unknown.contains(column));
             if former.shape().number == shape.number && (takes_nothing || former.row.lsn.is_none()) {
-                let value = |column: usize| match (at.after(column), of_former) {
+                let value = |column: usize| match (at.after(column), &*of_former) {
                     (Value::Unchanged, Some(values)) => values[column],
                     (Value::Unchanged, None) => former.after(column),
                     (value, _) => value,
                 };
                 joined = Some((0..shape.columns.len()).map(value).collect());
                 unchanged = unknown.iter().copied().filter(|column| unchanged.contains(column)).collect();
+                first = of_first.take();
+            } else if of_first.is_none() {
+                first = Some(Box::new(pending.clone()));
             } else {
                 self.flush(work)?;
             }
         }
-        self.pend(new, Pending::Put { at, joined, unchanged, is_new: at.row.told == Told::Inserted });
+        self.pend(new, Pending::Put { at, joined, unchanged, is_new: at.row.told == Told::Inserted, first });
         Ok(())
     }
 
@@ -274,7 +282,7 @@ impl<'a> Table<'a, '_> {
                 }
                 return Ok(false);
             }
-            self.leave(work, at, &|number| at.after(shape.key[number]))?;
+            self.leave(work, at)?;
         }
         match self.plan(work, shape, Need::Put)? {
             Some(plan) => self.moves.arrive(work, &plan, &at),
@@ -282,9 +290,9 @@ impl<'a> Table<'a, '_> {
         }
     }
 
-    fn leave(&mut self, work: &mut Work<'_>, at: At<'a>, new: &dyn Fn(usize) -> Value<'a>) -> Result<(), Fault> {
+    fn leave(&mut self, work: &mut Work<'_>, at: At<'a>) -> Result<(), Fault> {
         if let Some(plan) = self.plan(work, at.shape(), Need::Delete)? {
-            self.moves.leave(work, &plan, &at, new)?;
+            self.moves.leave(work, &plan, &at)?;
         }
         self.delete(work, &[at])
     }
@@ -352,8 +360,16 @@ impl<'a> Table<'a, '_> {
     /// The rest of it. Nothing is pending then.
     fn put_all(&mut self, work: &mut Work<'_>) -> Result<(), Fault> {
         let order = std::mem::take(&mut self.order);
+        self.put_each(work, order.iter().map(|pending| pending.first().unwrap_or(pending)))?;
+        self.put_each(work, order.iter().filter(|pending| pending.first().is_some()))
+    }
+
+    fn put_each<'o>(&self, work: &mut Work<'_>, order: impl Iterator<Item = &'o Pending<'a>>) -> Result<(), Fault>
+    where
+        'a: 'o,
+    {
         let mut puts: BTreeMap<(u64, &[usize]), Vec<&Pending<'a>>> = BTreeMap::new();
-        for pending in &order {
+        for pending in order {
             if let Pending::Put { at, unchanged, .. } = pending {
                 puts.entry((at.shape().number, unchanged)).or_default().push(pending);
             }
@@ -376,9 +392,7 @@ impl<'a> Table<'a, '_> {
 
     fn delete(&self, work: &mut Work<'_>, rows: &[At<'a>]) -> Result<(), Fault> {
         let Some(plan) = self.plan(work, rows[0].shape(), Need::Delete)? else { return Ok(()) };
-        let mut arrays = Array::of_columns(plan.sql_types(&plan.key), rows, |at, number| at.before(number));
-        arrays.extend(plan.lsn.map(|_| Array::of_places(rows.iter().map(|at| at.row.lsn))));
-        call(work, arrays, |sent| plan.delete(sent))?;
+        call(work, leaving(&plan, rows), |sent| plan.delete(sent))?;
         match plan.lsn {
             Some(_) => gone::note(work, plan.target, rows),
             None => Ok(()),
@@ -400,19 +414,22 @@ impl<'a> Table<'a, '_> {
             return Ok(());
         };
         let lsn = at.row.lsn.filter(|_| plan.lsn.is_some());
-        let mut has_later = false;
         if let Some(lsn) = lsn {
             if Some(lsn) <= self.truncated(work, &plan)? {
                 work.count("stale", 1);
                 return Ok(());
             }
             work.execute(TRUNCATED, &[&plan.target, &lsn])?;
-            if let Some(question) = plan.has_later(&shown_lsn(lsn)) {
-                has_later = work.query(&question, &[])?.first().is_some_and(|row| row.get(0));
-            }
+        }
+        if let Some(deleted) = plan.deleted {
+            let mut arrays = vec![Array::of_places([at.row.lsn].into_iter())];
+            arrays.extend(beside(&plan, &[at]));
+            return call(work, arrays, |sent| plan.mark_all(deleted, sent)).map(drop);
         }
         let [at_once, one_by_one] = plan.truncate(lsn.map(shown_lsn).as_deref());
-        if has_later {
+        if let Some(question) = lsn.and_then(|lsn| plan.has_later(&shown_lsn(lsn)))
+            && work.query(&question, &[])?.first().is_some_and(|row| row.get(0))
+        {
             return work.run(&one_by_one);
         }
         let mut inner = work.begin()?;
@@ -426,6 +443,19 @@ impl<'a> Table<'a, '_> {
             Err(fault) => Err(fault),
         }
     }
+}
+
+/// Of rows that go: their keys, their places, and what is kept beside those that stay.
+pub fn leaving(plan: &Plan, rows: &[At<'_>]) -> Vec<Array> {
+    let mut arrays = Array::of_columns(plan.sql_types(&plan.key), rows, |at, number| at.before(number));
+    arrays.extend(plan.lsn.map(|_| Array::of_places(rows.iter().map(|at| at.row.lsn))));
+    arrays.extend(beside(plan, rows));
+    arrays
+}
+
+fn beside(plan: &Plan, rows: &[At<'_>]) -> Vec<Array> {
+    let columns = plan.beside();
+    Array::of_columns(plan.sql_types(&columns), rows, |at, number| at.after(plan.used[columns[number]].column))
 }
 
 /// A statement of these arrays, by their types.

@@ -118,7 +118,6 @@ fn moment(text: &[u8], is_zoned: bool) -> Option<i64> {
 }
 
 /// The elements of a column.
-#[derive(Clone)]
 pub struct Array {
     form: Form,
     bytes: Vec<u8>,

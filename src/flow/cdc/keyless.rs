@@ -48,6 +48,9 @@ impl<'a> Table<'a, '_> {
                 Value::Unchanged => text(at.before(used.column)),
                 value => text(value),
             }));
+        } else if plan.deleted.is_some() {
+            let kept = plan.lsn.into_iter().chain(plan.beside());
+            values.extend(kept.map(|number| text(at.before(plan.used[number].column))));
         }
         let statement = plan.by_image(if is_change { Image::Change } else { Image::Delete });
         let touched = work.call(&statement, &vec![Type::TEXT; values.len()], &values).map_err(of_value)?;

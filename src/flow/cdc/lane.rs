@@ -150,6 +150,11 @@ impl Known {
         held
     }
 
+    /// Whether the user says what tells rows apart, or that nothing does.
+    pub fn tells_key(&self, origin: &Origin<'_>) -> bool {
+        self.naming.key(&source_name(origin)).is_some()
+    }
+
     fn schema(&self, text: &str) -> Result<Arc<ValueSchema>, Cause> {
         let mut held = self.held();
         if let Some(schema) = held.schemas.get(text) {

@@ -35,7 +35,21 @@ pub fn header(record: &Record<'_>, name: &str) -> Option<String> {
     found
 }
 
-/// The fields of a key, or of the one that a header has, where it is an object of them.
+/// The fields of a record's key; none where it has no key. An error where it is none of fields: what it is instead.
+pub fn key_of(payload: Result<&str, Cause>) -> Result<Fields<'_>, &'static str> {
+    let payload = payload.map_err(|_| "no text")?.trim_ascii();
+    match payload.bytes().next() {
+        None => Ok(Fields::new()),
+        _ if payload == "null" => Ok(Fields::new()),
+        Some(b'{') => fields_of(payload).map_err(|_| "no JSON"),
+        Some(b'"') => Err("a text"),
+        Some(b'[') => Err("a list"),
+        Some(b'-' | b'0'..=b'9') => Err("a number"),
+        Some(_) => Err("no JSON"),
+    }
+}
+
+/// The fields of a key that a header has, where it is an object of them.
 pub fn fields_of(payload: &str) -> Result<Fields<'_>, Cause> {
     let mut fields = Vec::new();
     if payload.starts_with('{') {

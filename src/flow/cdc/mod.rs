@@ -8,6 +8,7 @@
 mod apply;
 mod array;
 mod cut;
+mod fill;
 mod gone;
 mod keyless;
 mod lane;
@@ -29,17 +30,17 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use self::apply::Changes;
+use self::fill::{ROW_BYTES_MAX, Room, check_text};
 use self::lane::{Known, Read, ValueSchema};
-use self::message::{Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, fill_extra, header, hide, origin_of};
-use self::naming::{Mask, Naming};
+use self::message::{Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, header, key_of, origin_of};
+use self::naming::{Naming, source_name};
 use self::plan::Plans;
 pub use self::rows::CdcRows;
 use self::rows::{Act, Told, place_of};
-use self::shape::{Additions, Content, Extra, Shape};
+use self::shape::{Additions, Extra, Shape};
 use crate::config;
 use crate::decode::debezium::{
-    Binary, Change, Decimals, Field, Kind, Message, Modes, NameRules, Op, Origin, Precision, Written, each_field, read,
-    unfolded_max,
+    Binary, Change, Decimals, Field, Kind, Message, Modes, NameRules, Op, Origin, Precision, each_field, read,
 };
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
@@ -65,18 +66,15 @@ pub struct Cdc {
     /// Whether a record that cannot be applied becomes a letter, or halts its partition.
     goes_on: bool,
     is_replica: bool,
+    /// How long a row waits for the one that it refers to.
+    parent_wait: Duration,
     /// How long what is gone is known to be, and when that was last looked at.
     gone_keep: Duration,
     forgot_at: Mutex<Instant>,
 }
 
-/// Of the texts of a row: half of what PostgreSQL takes in one message. Also keeps a buffer, which closes at its own limit
-/// and then holds one row more, within what 32 bits can count.
-const ROW_BYTES_MAX: usize = 512 << 20;
-/// Of those of a key alone. No index of PostgreSQL takes as much.
-const KEY_BYTES_MAX: usize = 16 << 20;
 const SETTINGS: &str = include_str!("../../../sql/cdc/settings.sql");
-/// What to do where a row came before the one that it refers to.
+/// What to do where a row came before the one that it refers to, and that one has not come in time.
 const NO_PARENT: &str = ": replay it when the row that it refers to is there, or leave such keys to the source with \
     foreign_keys: replica";
 const FORGET: &str = include_str!("../../../sql/cdc/forget.sql");
@@ -121,6 +119,7 @@ impl Cdc {
             has_key_rules: !config.key_columns.is_empty(),
             goes_on: config.continue_on_error,
             is_replica: config.foreign_keys == config::ForeignKeys::Replica,
+            parent_wait: config.parent_wait,
             gone_keep: config.gone_keep,
             forgot_at: Mutex::new(Instant::now()),
         })
@@ -149,8 +148,8 @@ impl Cdc {
             rows.lane.is_enveloped = Some(change.origin.is_some());
             self.known.note(&record.partition.topic, change.origin.is_some());
         }
-        let key = record.key.map_or(Ok(Vec::new()), |key| fields_of(rows.lane.key(key)?))?;
-        self.add_change(record, schema, &change, &key, rows)
+        let key = record.key.map_or(Ok(Fields::new()), |key| key_of(rows.lane.key(key)));
+        self.add_change(record, schema, &change, key, rows)
     }
 
     /// Now and then, what was deleted so long ago that nothing older comes any more.
@@ -178,13 +177,18 @@ impl Cdc {
     /// Behind an envelope's deletion it says nothing new; where rows come by themselves it is the deletion.
     fn add_tombstone(&self, record: &Record<'_>, rows: &mut CdcRows) -> Result<(), Cause> {
         let is_enveloped = rows.lane.is_enveloped.or_else(|| self.known.is_enveloped(&record.partition.topic));
-        let key = record.key.map_or(Ok(Vec::new()), |key| fields_of(rows.lane.key(key)?))?;
-        if is_enveloped == Some(true) || key.is_empty() {
+        let key = record.key.map_or(Ok(Fields::new()), |key| key_of(rows.lane.key(key)));
+        let tells_nothing = match &key {
+            Ok(fields) => fields.is_empty(),
+            // Rows that are told apart by their own fields are not told apart by this one.
+            Err(_) => self.known.tells_key(&origin_of(&record.partition.topic)),
+        };
+        if is_enveloped == Some(true) || tells_nothing {
             rows.asides += 1;
             return Ok(());
         }
         let change = Change { op: Op::Delete, before: None, after: None, origin: None, lsn: None, at_ms: None };
-        self.add_change(record, None, &change, &key, rows)
+        self.add_change(record, None, &change, key, rows)
     }
 
     fn add_change(
@@ -192,7 +196,7 @@ impl Cdc {
         record: &Record<'_>,
         schema: Option<&ValueSchema>,
         change: &Change<'_>,
-        key: &Fields<'_>,
+        key: Result<Fields<'_>, &'static str>,
         rows: &mut CdcRows,
     ) -> Result<(), Cause> {
         let by_topic;
@@ -203,7 +207,11 @@ impl Cdc {
                 &by_topic
             }
         };
-        let names: Vec<&str> = key.iter().map(|(name, _)| &**name).collect();
+        let (key, odd) = match key {
+            Ok(fields) => (fields, None),
+            Err(odd) => (Fields::new(), Some(odd)),
+        };
+        let (key, names): (_, Vec<&str>) = (&key, key.iter().map(|(name, _)| &**name).collect());
         let shape = match rows.lane.shape(schema, origin, &names) {
             Some(shape) => shape,
             None => self.learn(schema, origin, &names, change, key, rows)?,
@@ -212,6 +220,16 @@ impl Cdc {
             rows.asides += 1;
             return Ok(());
         };
+        // Its rows would be taken for rows that nothing tells apart.
+        if let Some(odd) = odd.filter(|_| shape.key.is_empty() && !self.known.tells_key(origin)) {
+            let source = source_name(origin);
+            let text = format!(
+                "the record's key is {odd}, and no JSON object of the fields that tell rows of {source} apart: send it by \
+                 JsonConverter (key.converter) and without a transform that takes it out of its fields, or name what tells \
+                 its rows apart (key_columns: {source}=column, or none)"
+            );
+            return Err(Cause::new("cdc.key", text));
+        }
         let mark = rows.mark();
         if self.add_row(record, &shape, change, key, rows)? {
             return Ok(());
@@ -273,7 +291,14 @@ impl Cdc {
         let missing = |what: &str| Cause::new("cdc.payload", format!("the change has no image of the row {what} it"));
         let (mut before, mut after) = (None, None);
         match act {
-            Act::Truncate | Act::Move => {}
+            Act::Move => {}
+            Act::Truncate => {
+                if shape.marks_deleted() {
+                    let start = rows.values(shape.columns.len());
+                    self.fill_beside(record, shape, change, start, rows);
+                    after = Some(start);
+                }
+            }
             Act::Put => {
                 let image = change.after.ok_or_else(|| missing("after"))?;
                 let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
@@ -285,27 +310,32 @@ impl Cdc {
                 if change.op == Op::Create && is_keyed {
                     let old = header(record, OLD_KEY);
                     let fields = old.as_deref().map(|old| fields_of(rows.lane.key(old.as_bytes())?)).transpose()?;
-                    before = fields.map(|old| self.fill_key(shape, &old, None, rows)).transpose()?.flatten();
+                    before = fields.map(|old| self.fill_key(shape, &old, None, Room::Key, rows)).transpose()?.flatten();
                 } else if change.op == Op::Update && !is_keyed && self.does_mirror {
                     let image = change.before.ok_or_else(|| missing("before"))?;
                     let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
                     before = Some(start);
                 } else if change.op == Op::Update && is_keyed && self.has_key_rules && change.before.is_some() {
-                    before = self.fill_key(shape, &Vec::new(), change.before, rows)?;
+                    before = self.fill_key(shape, &Vec::new(), change.before, Room::Key, rows)?;
                 }
             }
             Act::Delete if is_keyed => {
-                before = self.fill_key(shape, key, change.before, rows)?;
+                before = self.fill_key(shape, key, change.before, Room::Key, rows)?;
                 if before.is_none() {
                     return Err(missing("before"));
                 }
                 // The row goes on under another key, and with it what the other message may leave out.
                 if let Some(new) = header(record, NEW_KEY) {
                     let fields = fields_of(rows.lane.key(new.as_bytes())?)?;
-                    after = self.fill_key(shape, &fields, None, rows)?;
+                    after = self.fill_key(shape, &fields, None, Room::Row, rows)?;
                     if after.is_some() {
                         act = Act::Move;
                     }
+                }
+                if shape.marks_deleted() {
+                    let start = after.unwrap_or_else(|| rows.values(shape.columns.len()));
+                    self.fill_beside(record, shape, change, start, rows);
+                    after = Some(start);
                 }
             }
             Act::Delete => {
@@ -317,155 +347,6 @@ impl Cdc {
         check_text(rows, began + ROW_BYTES_MAX)?;
         rows.push(shape, (act, told), change.lsn, (before, after));
         Ok(true)
-    }
-
-    /// Values of a whole row. None where the shape is not that of the row.
-    fn fill(
-        &self,
-        record: &Record<'_>,
-        shape: &Shape,
-        change: &Change<'_>,
-        image: &str,
-        rows: &mut CdcRows,
-    ) -> Result<Option<u32>, Cause> {
-        let start = rows.values(shape.columns.len());
-        let limit = text_limit(rows, image);
-        let (mut next, mut seen, mut fits) = (0, 0, true);
-        each_field(image, &mut |name, json| {
-            let at = match shape.fields.get(next) {
-                Some(field) if field.name == *name => Some(next),
-                _ => shape.field(&name),
-            };
-            let Some(at) = at else {
-                fits = false;
-                return Ok(());
-            };
-            (next, seen) = (at + 1, seen + 1);
-            match shape.fields[at].column {
-                Some(column) if fits => {
-                    fits = self.fill_value(shape, column, json, start, rows)?;
-                    check_text(rows, limit)
-                }
-                _ => Ok(()),
-            }
-        })?;
-        // With a schema a field that is not there is null; without one it is no field of this row.
-        if !fits || shape.is_guess && seen != shape.fields.len() {
-            return Ok(None);
-        }
-        for (index, column) in shape.columns.iter().enumerate() {
-            let slot = start + index as u32;
-            let at = rows.text_len();
-            let text = rows.text();
-            match &column.content {
-                Content::Extra(extra) => {
-                    if fill_extra(*extra, &self.moment, record, change, text) {
-                        rows.set(slot, at);
-                    }
-                }
-                Content::Deleted => {
-                    text.extend_from_slice(b"false");
-                    rows.set(slot, at);
-                }
-                Content::Field(_) | Content::Masked(..) => {}
-            }
-        }
-        Ok(Some(start))
-    }
-
-    /// False where the value is not what its field's kind, a guess, has taken it for.
-    fn fill_value(
-        &self,
-        shape: &Shape,
-        column: usize,
-        json: &str,
-        start: u32,
-        rows: &mut CdcRows,
-    ) -> Result<bool, Cause> {
-        let content = &shape.columns[column].content;
-        let slot = start + column as u32;
-        let kind = match content {
-            Content::Field(Some(kind)) | Content::Masked(kind, _) => kind,
-            Content::Field(None) => return Ok(json == "null"),
-            Content::Extra(_) | Content::Deleted => return Ok(true),
-        };
-        let at = rows.text_len();
-        match kind.write(json, &self.modes, rows.text()) {
-            Ok(Written::Value) => {
-                if let Content::Masked(_, mask) = content {
-                    hide(mask, at, rows.text());
-                    if *mask == Mask::Null {
-                        return Ok(true);
-                    }
-                }
-                rows.set(slot, at);
-            }
-            Ok(Written::Null) => {}
-            Ok(Written::Unchanged) => rows.set_unchanged(slot),
-            Err(_) if shape.is_guess && self.known.may_become(kind, &shape.columns[column].name, json) => {
-                return Ok(false);
-            }
-            Err(cause) => {
-                let text = format!("column \"{}\": {}", shape::shown(&shape.columns[column].name), cause.text);
-                return Err(Cause::new(cause.code, text));
-            }
-        }
-        Ok(true)
-    }
-
-    /// Values of the key alone, in its order: of the record's key, or of the image that the row had. None where neither
-    /// has them.
-    fn fill_key(
-        &self,
-        shape: &Shape,
-        key: &Fields<'_>,
-        image: Option<&str>,
-        rows: &mut CdcRows,
-    ) -> Result<Option<u32>, Cause> {
-        let all =
-            |fields: &Fields<'_>| shape.key_fields.iter().all(|name| fields.iter().any(|(field, _)| field == name));
-        let mut of_image = Vec::new();
-        let fields = match (all(key), image) {
-            (true, _) => key,
-            (false, Some(image)) => {
-                let of_image: &mut Fields<'_> = &mut of_image;
-                each_field(image, &mut |name, value| {
-                    of_image.push((name, value));
-                    Ok(())
-                })?;
-                of_image
-            }
-            (false, None) => return Ok(None),
-        };
-        let start = rows.values(shape.key.len());
-        let limit = rows.text_len() + KEY_BYTES_MAX;
-        for (number, (name, column)) in shape.key_fields.iter().zip(&shape.key).enumerate() {
-            let Some((_, json)) = fields.iter().find(|(field, _)| field == name) else { return Ok(None) };
-            let Some(kind) = shape.columns[*column].kind() else { return Ok(None) };
-            let at = rows.text_len();
-            if kind.write(json, &self.modes, rows.text())? != Written::Value {
-                let text = format!("the key's field \"{}\" has no value", shape::shown(name));
-                return Err(Cause::new("cdc.key", text));
-            }
-            if let Content::Masked(_, mask) = &shape.columns[*column].content {
-                hide(mask, at, rows.text());
-            }
-            rows.set(start + number as u32, at);
-            check_text(rows, limit)?;
-        }
-        Ok(Some(start))
-    }
-}
-
-/// Up to where the values of an image may go.
-fn text_limit(rows: &CdcRows, image: &str) -> usize {
-    rows.text_len() + unfolded_max(image).min(ROW_BYTES_MAX)
-}
-
-fn check_text(rows: &CdcRows, limit: usize) -> Result<(), Cause> {
-    match rows.text_len() <= limit {
-        true => Ok(()),
-        false => Err(Cause::new("cdc.value", "the row is too large as a text")),
     }
 }
 
@@ -497,6 +378,14 @@ impl Flow for Cdc {
             cause.text += NO_PARENT;
         }
         if self.goes_on { Fault::Reject(cause) } else { Fault::Stop(cause) }
+    }
+
+    fn may_be_early(&self, cause: &Cause) -> bool {
+        cause.code == FOREIGN_KEY_VIOLATION
+    }
+
+    fn patience(&self) -> Duration {
+        self.parent_wait
     }
 
     fn write(&self, work: &mut Work<'_>, batches: &[&Batch<CdcRows>]) -> Result<(), Fault> {

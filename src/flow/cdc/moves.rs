@@ -7,10 +7,10 @@ use std::collections::HashSet;
 use postgres::types::Type;
 use uuid::Uuid;
 
-use super::apply::{call, given};
+use super::apply::{call, given, leaving};
 use super::array::Array;
 use super::gone;
-use super::pending::{At, id};
+use super::pending::At;
 use super::rows::{Act, Told, Value, shown_lsn};
 use super::statement::{Plan, Where};
 use crate::fault::Fault;
@@ -103,18 +103,10 @@ impl Moves {
     }
 
     /// The row leaves its key for a new one. Where that one has come, it gets what it lacks; otherwise the row stands by.
-    pub fn leave<'a>(
-        &mut self,
-        work: &mut Work<'_>,
-        plan: &Plan,
-        at: &At<'a>,
-        new: &dyn Fn(usize) -> Value<'a>,
-    ) -> Result<(), Fault> {
-        let (keys, lsn) = (at.shape().key.len(), place(at, plan));
-        let (old_id, new_id) = (shown_id(at.id_before()), shown_id(id(keys, new)));
-        let mut arrays = Array::of_columns(plan.sql_types(&plan.key), &[at], |at, number| at.before(number));
-        arrays.extend(plan.lsn.map(|_| Array::of_places([at.row.lsn].into_iter())));
-        let found = given(arrays, |sent, values| work.ask(&plan.leave(sent), sent, values))?;
+    pub fn leave(&mut self, work: &mut Work<'_>, plan: &Plan, at: &At<'_>) -> Result<(), Fault> {
+        let (key, lsn) = (&at.shape().key, place(at, plan));
+        let (old_id, new_id) = (shown_id(at.id_before()), shown_id(at.id_after()));
+        let found = given(leaving(plan, &[*at]), |sent, values| work.ask(&plan.leave(sent), sent, values))?;
         let row = found.first().map(|row| Left { names: plan.columns.clone(), texts: row.get(0) });
         let settled = work.query(SETTLE, &[&plan.target, &old_id, &lsn])?;
         let mut next = Taker { id: old_id.clone(), key: None, since: lsn.clone(), columns: Vec::new() };
@@ -122,7 +114,7 @@ impl Moves {
             next = Taker { columns: waiting.get(0), id: waiting.get(1), key: waiting.get(2), since: waiting.get(3) };
             give(work, plan, &next, row.as_ref())?;
         } else if let Some(row) = &row {
-            let mut arrays: Vec<Array> = (0..keys).map(|number| Array::of_texts([new(number)])).collect();
+            let mut arrays: Vec<Array> = key.iter().map(|column| Array::of_texts([at.after(*column)])).collect();
             arrays.extend([&lsn, &old_id, &new_id].map(|text| Array::of_texts([Value::Text(text.as_bytes())])));
             arrays.push(Array::of_texts(row.names.iter().map(|name| Value::Text(name.as_bytes()))));
             arrays.push(Array::of_texts(row.names.iter().map(|name| row.of(name).unwrap_or(Value::Null))));

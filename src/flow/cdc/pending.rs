@@ -51,6 +51,7 @@ impl<'a> At<'a> {
 }
 
 /// What becomes of a key.
+#[derive(Clone)]
 pub enum Pending<'a> {
     Put {
         at: At<'a>,
@@ -59,6 +60,9 @@ pub enum Pending<'a> {
         unchanged: Vec<usize>,
         /// Whether the row need not be there before: one of the key's changes in this group has made it.
         is_new: bool,
+        /// What is put before it, with the large values that it leaves out: if that comes again and the row is further on,
+        /// they are not the row's, which nobody knows here.
+        first: Option<Box<Pending<'a>>>,
     },
     Delete(At<'a>),
 }
@@ -80,7 +84,14 @@ impl<'a> Pending<'a> {
 
     /// A row that nothing is known of.
     pub fn put(at: At<'a>) -> Pending<'a> {
-        Pending::Put { at, joined: None, unchanged: Vec::new(), is_new: true }
+        Pending::Put { at, joined: None, unchanged: Vec::new(), is_new: true, first: None }
+    }
+
+    pub fn first(&self) -> Option<&Pending<'a>> {
+        match self {
+            Pending::Put { first, .. } => first.as_deref(),
+            Pending::Delete(_) => None,
+        }
     }
 
     /// Whether a row is to be there already, as far as the source tells.

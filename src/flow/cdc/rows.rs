@@ -61,8 +61,10 @@ pub struct Row {
     shape: u32,
     /// Its place in the source's log.
     pub lsn: Option<i64>,
-    /// Where the values of the key, or of the whole former row where there is no key, begin; those that it has follow.
+    /// Where the values of the key, or of the whole former row where there is no key, begin.
     before: Option<u32>,
+    /// Where those of all columns begin. Of a row that goes: its new key, where it has one, and what is kept beside it, where
+    /// it stays.
     after: Option<u32>,
 }
 
@@ -85,11 +87,6 @@ impl Row {
 
     pub fn has_before(&self) -> bool {
         self.before.is_some()
-    }
-
-    /// Of a row that moves only the new key is known.
-    fn after_len(&self, shape: &Shape) -> usize {
-        if self.act == Act::Move { shape.key.len() } else { shape.columns.len() }
     }
 }
 
@@ -189,7 +186,7 @@ impl CdcRows {
         let of = |start: Option<u32>, count: usize| -> usize {
             start.map_or(0, |start| (start..start + count as u32).map(|slot| self.value(slot).bytes()).sum())
         };
-        of(row.before, shape.before_len()) + of(row.after, row.after_len(shape))
+        of(row.before, shape.before_len()) + of(row.after, shape.columns.len())
     }
 
     fn value(&self, slot: u32) -> Value<'_> {
@@ -250,7 +247,7 @@ impl Rows for CdcRows {
         for row in &self.rows[rows] {
             let shape = self.shape(row);
             let before = copied(&mut part, row.before, shape.before_len());
-            let after = copied(&mut part, row.after, row.after_len(shape));
+            let after = copied(&mut part, row.after, shape.columns.len());
             part.push(shape, (row.act, row.told), row.lsn, (before, after));
         }
         part

@@ -70,6 +70,12 @@ impl Plan {
         self.key.iter().copied().chain(self.lsn).collect()
     }
 
+    /// Of a row that stays and is marked, what is kept beside it, but for its place.
+    pub fn beside(&self) -> Vec<usize> {
+        let is_beside = |at: &usize| !self.used[*at].is_field && Some(*at) != self.deleted && Some(*at) != self.lsn;
+        (0..self.used.len()).filter(|at| self.deleted.is_some() && is_beside(at)).collect()
+    }
+
     /// Those that are written to, the key first.
     pub fn written(&self, unchanged: &[usize]) -> Vec<usize> {
         let others = (0..self.used.len()).filter(|at| !self.key.contains(at));
@@ -198,19 +204,20 @@ impl Plan {
         format!("SELECT count(*) FROM {} AS t, {} WHERE {}", self.table, from(sent), self.is_row(&self.key))
     }
 
-    /// Deletes rows, or marks them: parameters are `place`.
+    /// Deletes rows, or marks them: parameters are `place`, and what is `beside`.
     pub fn delete(&self, sent: &[Type]) -> String {
-        let columns = self.place();
-        let given = self.lsn.map_or(String::new(), |_| self.value(&columns, self.key.len()));
+        let columns = [self.place(), self.beside()].concat();
+        let given = self.lsn.map_or("NULL".to_owned(), |_| self.value(&columns, self.key.len()));
         let (from, is_row, guard) = (from(sent), self.is_row(&columns), self.guard(&given));
-        match self.deleted {
-            None => format!("DELETE FROM {} AS t USING {from} WHERE {is_row} AND {guard}", self.table),
-            Some(at) => {
-                let lsn = self.lsn.map_or(String::new(), |at| format!(", {} = {given}", self.name(at)));
-                let set = format!("{} = true{lsn}", self.name(at));
-                format!("UPDATE {} AS t SET {set} FROM {from} WHERE {is_row} AND {guard}", self.table)
-            }
-        }
+        let Some(deleted) = self.deleted.map(|at| self.name(at)) else {
+            return format!("DELETE FROM {} AS t USING {from} WHERE {is_row} AND {guard}", self.table);
+        };
+        let beside = (self.key.len()..columns.len())
+            .map(|number| format!(", {} = {}", self.name(columns[number]), self.value(&columns, number)));
+        let set = format!("{deleted} = true{}", beside.collect::<String>());
+        // A tombstone behind the deletion has no place, and says less than that one.
+        let is_news = format!("({given} IS NOT NULL OR t.{deleted} IS NOT TRUE)");
+        format!("UPDATE {} AS t SET {set} FROM {from} WHERE {is_row} AND {guard} AND {is_news}", self.table)
     }
 
     /// All rows of the table at once, and all of them one by one, but for those that came later than this place.
@@ -219,13 +226,21 @@ impl Plan {
             (Some(at), Some(lsn)) => format!("({0} IS NULL OR {0} <= '{lsn}'::pg_lsn)", self.name(at)),
             _ => "true".to_owned(),
         };
-        match self.deleted {
-            Some(at) => {
-                let mark = format!("UPDATE {} SET {} = true WHERE {older}", self.table, self.name(at));
-                [mark.clone(), mark]
-            }
-            None => [format!("TRUNCATE {}", self.table), format!("DELETE FROM {} WHERE {older}", self.table)],
-        }
+        [format!("TRUNCATE {}", self.table), format!("DELETE FROM {} WHERE {older}", self.table)]
+    }
+
+    /// Marks all rows that are there and came no later: parameters are the place, and what is `beside`.
+    pub fn mark_all(&self, deleted: usize, sent: &[Type]) -> String {
+        let (columns, deleted, from) = (self.beside(), self.name(deleted), from(sent));
+        let place = self.lsn.map(|at| self.name(at));
+        let beside = (0..columns.len())
+            .map(|at| format!(", {} = x.c{}::{}", self.name(columns[at]), at + 2, self.used[columns[at]].cast));
+        let place_set = place.iter().map(|name| format!(", {name} = x.c1"));
+        let set: String = place_set.chain(beside).collect();
+        let older = place.iter().map(|name| format!(" AND (x.c1 IS NULL OR t.{name} IS NULL OR t.{name} <= x.c1)"));
+        let older: String = older.collect();
+        let table = &self.table;
+        format!("UPDATE {table} AS t SET {deleted} = true{set} FROM {from} WHERE t.{deleted} IS NOT TRUE{older}")
     }
 
     /// Whether a row came later than a place.
@@ -239,7 +254,8 @@ impl Plan {
         self.used.iter().filter(|used| used.is_field)
     }
 
-    /// One row that has the values of `compared`, and then, for a change, those of `used` that it is to have.
+    /// One row that has the values of `compared`; and then those that it is to have: of a change of `used`, of a row that is
+    /// marked its place and what is `beside`.
     pub fn by_image(&self, image: Image) -> String {
         // As texts: json and some others cannot be compared.
         let same = self.compared().enumerate().map(|(number, used)| {
@@ -250,17 +266,18 @@ impl Plan {
         let first = same.len() + 1;
         same.extend(self.deleted.map(|at| format!("{} IS NOT TRUE", self.name(at))));
         let row = format!("ctid = (SELECT ctid FROM {} WHERE {} LIMIT 1)", self.table, same.join(" AND "));
-        match (image, self.deleted) {
-            (Image::Delete, None) => format!("DELETE FROM {} WHERE {row}", self.table),
-            (Image::Delete, Some(at)) => format!("UPDATE {} SET {} = true WHERE {row}", self.table, self.name(at)),
-            (Image::Change, _) => {
-                let set = |(number, used): (usize, &Used)| {
-                    format!("{} = (${}::text)::{}", quoted(&used.name), first + number, used.cast)
-                };
-                let sets: Vec<String> = self.used.iter().enumerate().map(set).collect();
-                format!("UPDATE {} SET {} WHERE {row}", self.table, sets.join(", "))
-            }
+        let set = |(number, at): (usize, usize)| {
+            format!("{} = (${}::text)::{}", self.name(at), first + number, self.used[at].cast)
+        };
+        let mut sets: Vec<String> = match (image, self.deleted) {
+            (Image::Delete, None) => return format!("DELETE FROM {} WHERE {row}", self.table),
+            (Image::Delete, Some(_)) => self.lsn.into_iter().chain(self.beside()).enumerate().map(set).collect(),
+            (Image::Change, _) => (0..self.used.len()).enumerate().map(set).collect(),
+        };
+        if image == Image::Delete {
+            sets.extend(self.deleted.map(|at| format!("{} = true", self.name(at))));
         }
+        format!("UPDATE {} SET {} WHERE {row}", self.table, sets.join(", "))
     }
 }
 

@@ -125,7 +125,7 @@ pub(super) const TABLE: &[Row] = &[
     row("sluicegate_transactions_retried_total", Count(|t| t.retried.get()),
         "Transactions tried again."),
     row("sluicegate_batches_fenced_total", Count(|t| t.fenced.get()),
-        "Batches dropped because the partition had another owner."),
+        "Batches that are read again: the partition had another owner, or what they need is not there yet."),
     row("sluicegate_stalls_repaired_total", Count(|t| t.stalls_repaired.get()),
         "Partitions opened again because they gave nothing although they were behind their end."),
     row("sluicegate_groups_written_total", Count(|t| t.groups.get()),
