@@ -14,6 +14,8 @@ mod model;
 mod moves;
 #[path = "changes/names.rs"]
 mod names;
+#[path = "changes/nulls.rs"]
+mod nulls;
 #[path = "changes/refusals.rs"]
 mod refusals;
 #[path = "changes/rows.rs"]
