@@ -10,6 +10,7 @@ JOBS ?=
 MINUTES ?= 30
 SEED ?=
 CHANGES ?=
+MODES ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-cdc golden-cdc lint bench bench-cdc sim chaos soak fuzz build down status
@@ -23,8 +24,9 @@ run: ## Kafka, PostgreSQL, topics, tables and the program; Ctrl-C drains and sto
 test: ## every test, against a real Kafka and a real PostgreSQL of its own
 	@scripts/test $(ARGS)
 
-test-cdc: ## the cdc flow behind a real Debezium connector: make test-cdc CHANGES=200000 SEED=1
-	@$(if $(CHANGES),SLUICEGATE_CDC_CHANGES=$(CHANGES)) $(if $(SEED),SLUICEGATE_CDC_SEED=$(SEED)) scripts/test --test cdc $(ARGS)
+test-cdc: ## the cdc flow behind a real Debezium connector: make test-cdc CHANGES=200000 SEED=1 MODES=text,bare
+	@$(if $(CHANGES),SLUICEGATE_CDC_CHANGES=$(CHANGES)) $(if $(SEED),SLUICEGATE_CDC_SEED=$(SEED)) \
+		$(if $(MODES),SLUICEGATE_CDC_MODES=$(MODES)) scripts/test --test cdc $(ARGS)
 
 golden-cdc: ## what the connector sends, beside tests/golden/cdc; with UPDATE_EXPECT=1 it is written there
 	@SLUICEGATE_CDC_GOLDEN=1 scripts/test --test cdc golden -- --test-threads=1

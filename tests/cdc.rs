@@ -7,6 +7,8 @@ mod golden;
 mod hostile;
 #[path = "cdc/kinds.rs"]
 mod kinds;
+#[path = "cdc/modes.rs"]
+mod modes;
 #[path = "cdc/replica.rs"]
 mod replica;
 #[path = "cdc/rows.rs"]
@@ -16,5 +18,7 @@ mod shapes;
 #[path = "cdc/snapshots.rs"]
 mod snapshots;
 mod support;
+#[path = "cdc/tree.rs"]
+mod tree;
 #[path = "cdc/workload.rs"]
 mod workload;

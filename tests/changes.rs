@@ -20,6 +20,8 @@ mod model;
 mod moves;
 #[path = "changes/names.rs"]
 mod names;
+#[path = "changes/nulls.rs"]
+mod nulls;
 #[path = "changes/partitions.rs"]
 mod partitions;
 #[path = "changes/refusals.rs"]

@@ -126,7 +126,7 @@ const COMMON: &[Row] = &[
     row("batch_bytes_max", Kind::Bytes { min: 1024, max: 1024 * MIB }, Is("1048576"), &[],
         "or at this size,"),
     row("linger_ms", Kind::Millis { min: 0, max: MINUTE }, Is("20"), &[],
-        "or this long after its first record."),
+        "or this long after its first record, once the batch before it is written."),
     row("group_rows_max", Kind::Integer { min: 1, max: 10_000_000 }, Is("10000"), &[],
         "A writer joins waiting batches into one transaction up to this many rows. At least batch_rows_max."),
     row("rate_max_per_s", Kind::Integer { min: 0, max: 1_000_000 }, Is("0"), &[],
@@ -174,14 +174,15 @@ const FLOWS: &[FlowRow] = &[
         name: "cdc",
         without: &["topic", "table", "replication_factor"],
         // An event with its schema is some KiB, and of many topics one is being caught up with. A change costs PostgreSQL ten
-        // times a row of a COPY: a batch of these is worth a transaction of its own, and waits for no other.
+        // times a row of a COPY, and less beside others of its page: a batch is large where there is much to catch up with, is
+        // worth a transaction of its own, and waits for no other.
         defaults: &[
             ("enabled", "false"),
             ("group_id", "cdc_consumer"),
             ("fetch_memory_bytes", "134217728"),
-            ("batch_rows_max", "5000"),
-            ("batch_bytes_max", "4194304"),
-            ("group_rows_max", "5000"),
+            ("batch_rows_max", "25000"),
+            ("batch_bytes_max", "8388608"),
+            ("group_rows_max", "25000"),
         ],
         env: &[("group_id", &["CDC_KAFKA_GROUP_ID"])],
         own: &[

@@ -282,9 +282,7 @@ impl Table {
 
     /// The literals of one row.
     pub fn values(&self, row: usize) -> String {
-        let value =
-            |(_, kind, values): &Column| format!("'{}'::{kind}", values[row % values.len()].replace('\'', "''"));
-        self.columns.iter().map(value).collect::<Vec<_>>().join(", ")
+        self.columns.iter().map(|column| literal(column, row)).collect::<Vec<_>>().join(", ")
     }
 
     pub fn insert(&self, id: usize, row: usize) -> String {
@@ -300,4 +298,9 @@ impl Table {
         let columns: Vec<String> = self.columns.iter().map(|(name, _, _)| format!("\"{name}\"")).collect();
         format!("UPDATE {} SET ({}) = ROW({}) WHERE id = {id}", self.name, columns.join(", "), self.values(row))
     }
+}
+
+/// What a row has in one column.
+pub fn literal((_, kind, values): &Column, row: usize) -> String {
+    format!("'{}'::{kind}", values[row % values.len()].replace('\'', "''"))
 }

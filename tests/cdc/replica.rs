@@ -108,9 +108,9 @@ impl Replica {
     pub fn settle(&mut self) {
         self.wait_sent();
         let mut target = connect(&self.url);
-        let mut missing = Vec::new();
-        let start = std::time::Instant::now();
-        while start.elapsed() < SOON * 2 {
+        let mut missing: Vec<(String, i32, i64)> = Vec::new();
+        let (mut moved, mut seen) = (std::time::Instant::now(), HashMap::new());
+        while moved.elapsed() < SOON * 2 {
             let sql = "SELECT topic, partition, next_offset FROM sluicegate_ledger";
             let ledger: HashMap<(String, i32), i64> = target
                 .query(sql, &[])
@@ -123,14 +123,24 @@ impl Replica {
             if missing.is_empty() {
                 return;
             }
+            if seen != ledger {
+                (moved, seen) = (std::time::Instant::now(), ledger);
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
-        panic!("not applied in {:?}: {missing:?}", SOON * 2);
+        panic!("not applied, and nothing has moved for {:?}: {missing:?}", SOON * 2);
     }
 
+    /// Those that are open, the first of them.
     pub fn letters(&self) -> Vec<String> {
-        let sql = "SELECT topic || ' ' || reason_code || ': ' || reason FROM sluicegate_letters ORDER BY id LIMIT 20";
+        let sql = "SELECT topic || ' ' || reason_code || ': ' || reason FROM sluicegate_letters WHERE state = 'open'
+                   ORDER BY id LIMIT 20";
         connect(&self.url).query(sql, &[]).map_or(Vec::new(), |rows| rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    pub fn letters_open(&self) -> i64 {
+        let sql = "SELECT count(*) FROM sluicegate_letters WHERE state = 'open'";
+        connect(&self.url).query_one(sql, &[]).map_or(0, |row| row.get(0))
     }
 
     /// Rows of the source that the target has not, and rows of the target that the source has not, as text; none where

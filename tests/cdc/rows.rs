@@ -5,151 +5,18 @@ use postgres::Client;
 
 use crate::golden::{CHANGES_SETUP, LARGE};
 use crate::kinds::{self, Table};
+use crate::modes::{self, HSTORE, Mode};
 use crate::replica::{Exception, NOT_CARRIED, Replica};
 use crate::support::connect::Connect;
 use crate::support::{connect, loudly};
 
-struct Mode {
-    name: &'static str,
-    options: &'static [(&'static str, &'static str)],
-    /// Whether the target knows the types of extensions as well; what it does not know is text there.
-    has_extensions: bool,
-    /// What the connector itself does not carry in this mode.
-    lost: &'static [Exception],
-    /// What is text to everybody who does not know the column it came from.
-    read: &'static [Exception],
-}
-
-/// What it carries in no mode; tests/golden/cdc/README.md says how it sends them.
-pub const LOST: &[Exception] = &[
-    ("spans", "spans", NOT_CARRIED),
-    // Without the zeros at its end, but in the mode for text.
-    ("numbers", "num", "trim_scale({})::text"),
-    ("times", "hours", "{}::time(3)[]::text"),
-    // Without their leading zeros.
-    ("bits", "bits_any", "ltrim({}::text, '0')"),
-    ("bits", "bits_20", "ltrim({}::text, '0')"),
-    // The same moment.
-    ("times", "at_zone", "({} AT TIME ZONE 'UTC')::text"),
-    // Their keys in another order, and one of two that are equal.
-    ("texts", "doc", "{}::jsonb::text"),
-    ("arrays", "docs", "{}::text::jsonb[]::text"),
-];
-
-/// As an object in JSON, or as it is.
-pub const HSTORE: &str = "CASE WHEN {} LIKE '{%' THEN (SELECT coalesce(hstore(array_agg(key), array_agg(value)), '')
-    FROM json_each_text({}::json)) ELSE {}::hstore END";
-
-/// As the connector's mode for text has them, in a column of text.
-const WORDS: &str = "replace(replace({}, 'POSITIVE_INFINITY', 'Infinity'), 'NEGATIVE_INFINITY', '-Infinity')";
-
-pub const READ: &[Exception] = &[
-    ("maps", "pairs", HSTORE),
-    (
-        "maps",
-        "many",
-        "CASE WHEN {} IS NOT NULL THEN (SELECT coalesce(array_agg(CASE WHEN e LIKE '{%'
-             THEN (SELECT coalesce(hstore(array_agg(key), array_agg(value)), '') FROM json_each_text(CASE WHEN e LIKE '{%' THEN e::json END))
-             ELSE e::hstore END), ARRAY[]::hstore[]) FROM unnest({}::text[]) AS e) END",
-    ),
-    // A single bit is true or false to the connector.
-    ("bits", "bit_1", "CASE {} WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE {} END"),
-    ("specials", "num", WORDS),
-    ("specials", "num_2", WORDS),
-];
-
-const MODES: &[Mode] = &[
-    Mode {
-        name: "precise",
-        options: &[("interval.handling.mode", "string")],
-        has_extensions: true,
-        read: &[],
-        lost: &[
-            ("specials", "num", NOT_CARRIED),
-            ("specials", "num_2", NOT_CARRIED),
-            ("specials", "nums", NOT_CARRIED),
-        ],
-    },
-    Mode {
-        name: "text",
-        options: &[
-            ("interval.handling.mode", "string"),
-            ("decimal.handling.mode", "string"),
-            ("time.precision.mode", "isostring"),
-            ("binary.handling.mode", "base64"),
-        ],
-        has_extensions: false,
-        read: &[
-            ("bits", "bytes", "decode({}, 'base64')"),
-            (
-                "bits",
-                "blobs",
-                "CASE WHEN {} IS NOT NULL THEN (SELECT coalesce(array_agg(decode(e, 'base64')), ARRAY[]::bytea[]) FROM unnest({}::text[]) AS e) END",
-            ),
-        ],
-        lost: &[("specials", "nums", NOT_CARRIED), ("times", "at", "replace({}::text, '24:00:00', '00:00:00')")],
-    },
-    Mode {
-        name: "connect",
-        options: &[
-            ("interval.handling.mode", "string"),
-            ("decimal.handling.mode", "double"),
-            ("time.precision.mode", "connect"),
-            ("binary.handling.mode", "hex"),
-            ("hstore.handling.mode", "map"),
-        ],
-        has_extensions: false,
-        read: &[
-            ("bits", "bytes", "decode({}, 'hex')"),
-            (
-                "bits",
-                "blobs",
-                "CASE WHEN {} IS NOT NULL THEN (SELECT coalesce(array_agg(decode(e, 'hex')), ARRAY[]::bytea[]) FROM unnest({}::text[]) AS e) END",
-            ),
-        ],
-        lost: &[
-            ("numbers", "num", NOT_CARRIED),
-            ("numbers", "num_0", NOT_CARRIED),
-            ("numbers", "num_wide", NOT_CARRIED),
-            ("numbers", "cash", NOT_CARRIED),
-            ("specials", "nums", NOT_CARRIED),
-            ("times", "at", "date_trunc('milliseconds', {}::interval)::text"),
-            ("times", "stamp", "date_trunc('milliseconds', {})::text"),
-            ("times", "stamp_6", "date_trunc('milliseconds', {})::text"),
-            ("times", "stamps", NOT_CARRIED),
-            ("extremes", "stamp", NOT_CARRIED),
-        ],
-    },
-    Mode {
-        name: "propagated",
-        options: &[
-            ("interval.handling.mode", "string"),
-            ("time.precision.mode", "microseconds"),
-            ("column.propagate.source.type", ".*"),
-            ("binary.handling.mode", "base64-url-safe"),
-        ],
-        has_extensions: true,
-        read: &[],
-        lost: &[
-            ("specials", "num", NOT_CARRIED),
-            ("specials", "num_2", NOT_CARRIED),
-            ("specials", "nums", NOT_CARRIED),
-        ],
-    },
-];
-
-/// Of arrays of two dimensions, and of types that it does not know, the connector sends nothing.
-pub fn is_carried(table: &Table) -> bool {
-    !["grids", "unknown"].contains(&table.name)
-}
-
 /// The last row of these has a timestamp that does not fit into microseconds since 1970.
-fn rows(table: &Table) -> usize {
+pub fn rows(table: &Table) -> usize {
     if table.name == "extremes" { table.rows() - 1 } else { table.rows() }
 }
 
 /// The snapshot moves times before 1582 and rounds money: these rows come by the log alone.
-fn is_in_snapshot(table: &Table) -> bool {
+pub fn is_in_snapshot(table: &Table) -> bool {
     !["times", "extremes", "numbers"].contains(&table.name)
 }
 
@@ -187,29 +54,21 @@ pub fn change(source: &mut Client, tables: &[&Table]) {
 fn every_type_is_in_the_target_as_it_is_in_the_source() {
     let worker = Connect::start("types");
     let mut source = connect(&worker.url);
-    let tables: Vec<&Table> = kinds::ALL.iter().filter(|table| is_carried(table)).collect();
+    let tables: Vec<&Table> = kinds::ALL.iter().collect();
     fill(&mut source, &tables);
-    let mut replicas: Vec<Replica> = MODES
-        .iter()
-        .map(|mode| Replica::new(&worker, "types").with("SLUICEGATE_FLOWS_CDC_BINARY_MODE", binary_mode(mode)))
-        .collect();
-    for (_, replica) in MODES.iter().zip(&replicas).filter(|(mode, _)| mode.has_extensions) {
-        let sql = "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree";
-        connect(&replica.url).batch_execute(sql).expect("extensions");
-    }
+    let modes: Vec<&Mode> = modes::ALL.iter().filter(|mode| mode.is_usual()).collect();
+    let mut replicas: Vec<Replica> = modes.iter().map(|mode| mode.prepare(Replica::new(&worker, "types"))).collect();
     let instances: Vec<_> = replicas.iter().map(Replica::start).collect();
-    for (mode, replica) in MODES.iter().zip(&replicas) {
-        worker.put(&replica.prefix, &worker.configuration(&replica.prefix, "public\\..*", mode.options));
+    for (mode, replica) in modes.iter().zip(&replicas) {
+        worker.put(&replica.prefix, &worker.configuration(&replica.prefix, "public\\..*", &mode.options()));
     }
     replicas.iter().for_each(|replica| worker.wait_streaming(&replica.prefix));
     change(&mut source, &tables);
     let mut found = Vec::new();
-    for (mode, replica) in MODES.iter().zip(&mut replicas) {
+    for (mode, replica) in modes.iter().zip(&mut replicas) {
         replica.settle();
-        let compare: Vec<Exception> = mode.lost.iter().chain(LOST).copied().collect();
-        let read: Vec<Exception> = mode.read.iter().chain(READ).copied().collect();
         for table in &tables {
-            let differences = replica.differences(table.name, &read, &compare);
+            let differences = replica.differences(table.name, &mode.read(&[table]), &mode.lost(&[table]));
             found.extend(differences.into_iter().map(|line| format!("{}: {line}", mode.name)));
         }
         found.extend(replica.letters().into_iter().map(|letter| format!("{}: letter: {letter}", mode.name)));
@@ -221,13 +80,9 @@ fn every_type_is_in_the_target_as_it_is_in_the_source() {
     drop(instances);
 
     // Of one value in one column another one, and it is seen.
-    let replica = &replicas[0];
+    let (mode, replica, texts) = (modes[0], &replicas[0], &kinds::TEXTS);
     connect(&replica.url).batch_execute("UPDATE texts SET plain = plain || 'x' WHERE id = 1").expect("spoilt");
-    assert_eq!(replica.differences("texts", READ, LOST).len(), 2);
-}
-
-fn binary_mode(mode: &Mode) -> &'static str {
-    mode.options.iter().find(|(name, _)| *name == "binary.handling.mode").map_or("bytes", |(_, value)| value)
+    assert_eq!(replica.differences("texts", &mode.read(&[texts]), &mode.lost(&[texts])).len(), 2);
 }
 
 /// Of these the connector sends null when they are out of line and did not change.

@@ -1,14 +1,14 @@
 //! Source and target, row by row, where messages have no schema, or rows come without their envelope.
 
-use crate::golden::{FLAT, JSON};
 use crate::kinds::{self, Table};
-use crate::replica::{Exception, NOT_CARRIED, Replica};
-use crate::rows::{self, HSTORE, LOST, READ};
+use crate::modes::{self, Mode, Target};
+use crate::replica::Replica;
+use crate::rows;
 use crate::support::connect::Connect;
 use crate::support::{connect, loudly};
 
 /// What is told by the values alone, or by a name. Everything else needs a schema, or a column that is there.
-const TOLD: Table = Table {
+pub const TOLD: Table = Table {
     name: "told",
     columns: &[
         ("yes", "boolean", &["true", "false"]),
@@ -44,69 +44,9 @@ const TOLD: Table = Table {
     ],
 };
 
-const LIST: &str = "CASE WHEN {} IS NOT NULL THEN ARRAY(SELECT e FROM jsonb_array_elements_text({}::jsonb)
-    WITH ORDINALITY AS a (e, n) ORDER BY n) END";
-
-/// How what it has become is read.
-const TOLD_READ: &[Exception] = &[
-    ("told", "pairs", HSTORE),
-    ("told", "ints", LIST),
-    ("told", "texts", LIST),
-    (
-        "told",
-        "spot",
-        "CASE WHEN {} IS NOT NULL THEN point(({}::jsonb->>'x')::float8, ({}::jsonb->>'y')::float8)::text END",
-    ),
-];
-
-/// Where the connector itself has no more.
-const TOLD_LOST: &[Exception] = &[
-    ("told", "hour", "({} AT TIME ZONE 'UTC')::text"),
-    ("told", "doc", "{}::jsonb::text"),
-    ("specials", "num", NOT_CARRIED),
-    ("specials", "num_2", NOT_CARRIED),
-    ("specials", "nums", NOT_CARRIED),
-];
-
-struct Form {
-    name: &'static str,
-    is_flat: bool,
-    has_schemas: bool,
-}
-
-const FORMS: [Form; 3] = [
-    Form { name: "bare", is_flat: false, has_schemas: false },
-    Form { name: "flat", is_flat: true, has_schemas: true },
-    Form { name: "flat and bare", is_flat: true, has_schemas: false },
-];
-
-impl Form {
-    fn options(&self) -> Vec<(&'static str, &'static str)> {
-        let mut options = vec![("interval.handling.mode", "string")];
-        if self.is_flat {
-            options.extend([
-                ("transforms", "flat"),
-                FLAT,
-                ("transforms.flat.add.fields", "op,source.lsn,source.ts_ms"),
-                ("transforms.flat.delete.tombstone.handling.mode", "rewrite"),
-            ]);
-        }
-        if !self.has_schemas {
-            options.extend([
-                ("key.converter", JSON),
-                ("key.converter.schemas.enable", "false"),
-                ("value.converter", JSON),
-                ("value.converter.schemas.enable", "false"),
-                ("value.converter.replace.null.with.default", "false"),
-            ]);
-        }
-        options
-    }
-}
-
 /// Without a schema nobody knows what a domain is made of.
 fn is_known(table: &Table) -> bool {
-    rows::is_carried(table) && table.name != "domains"
+    table.name != "domains"
 }
 
 #[test]
@@ -123,18 +63,17 @@ fn rows_without_schemas_or_envelopes_are_in_the_target_as_they_are_in_the_source
              INSERT INTO large SELECT n, n, repeat('large ' || n, 500) FROM generate_series(1, 20) AS n",
         )
         .expect("a table");
-    let mut replicas: Vec<Replica> = FORMS.iter().map(|_| Replica::new(&worker, "shapes")).collect();
-    for (form, replica) in FORMS.iter().zip(&replicas) {
+    let modes: Vec<&Mode> = modes::ALL.iter().filter(|mode| !mode.is_usual()).collect();
+    let mut replicas: Vec<Replica> = modes.iter().map(|mode| mode.prepare(Replica::new(&worker, "shapes"))).collect();
+    for (mode, replica) in modes.iter().zip(&replicas) {
         let mut target = connect(&replica.url);
-        target.batch_execute(kinds::SETUP).expect("types");
-        // What no value tells the columns do, where they are there.
-        for table in tables.iter().filter(|table| !form.has_schemas && table.name != TOLD.name) {
+        for table in tables.iter().filter(|table| mode.target == Target::Tables && table.name != TOLD.name) {
             target.batch_execute(&table.create()).expect(table.name);
         }
     }
     let instances: Vec<_> = replicas.iter().map(Replica::start).collect();
-    for (form, replica) in FORMS.iter().zip(&replicas) {
-        worker.put(&replica.prefix, &worker.configuration(&replica.prefix, "public\\..*", &form.options()));
+    for (mode, replica) in modes.iter().zip(&replicas) {
+        worker.put(&replica.prefix, &worker.configuration(&replica.prefix, "public\\..*", &mode.options()));
     }
     replicas.iter().for_each(|replica| worker.wait_streaming(&replica.prefix));
     rows::change(&mut source, &tables);
@@ -144,17 +83,15 @@ fn rows_without_schemas_or_envelopes_are_in_the_target_as_they_are_in_the_source
              UPDATE large SET body = 'small' WHERE id = 2; UPDATE large SET id = 1 WHERE id = 3",
         )
         .expect("changes");
-    let read: Vec<Exception> = TOLD_READ.iter().chain(READ).copied().collect();
-    let compare: Vec<Exception> = TOLD_LOST.iter().chain(LOST).copied().collect();
     let mut found = Vec::new();
-    for (form, replica) in FORMS.iter().zip(&mut replicas) {
+    for (mode, replica) in modes.iter().zip(&mut replicas) {
         replica.settle();
-        for table in tables.iter().map(|table| table.name).chain(["large"]) {
-            let read: &[Exception] = if form.has_schemas && table == TOLD.name { &TOLD_READ[..1] } else { &read };
-            let differences = replica.differences(table, read, &compare);
-            found.extend(differences.into_iter().map(|line| format!("{}: {line}", form.name)));
+        for table in &tables {
+            let differences = replica.differences(table.name, &mode.read(&[table]), &mode.lost(&[table]));
+            found.extend(differences.into_iter().map(|line| format!("{}: {line}", mode.name)));
         }
-        found.extend(replica.letters().into_iter().map(|letter| format!("{}: letter: {letter}", form.name)));
+        found.extend(replica.differences("large", &[], &[]).into_iter().map(|line| format!("{}: {line}", mode.name)));
+        found.extend(replica.letters().into_iter().map(|letter| format!("{}: letter: {letter}", mode.name)));
     }
     if !found.is_empty() {
         loudly(&found.join("\n"));
@@ -163,7 +100,7 @@ fn rows_without_schemas_or_envelopes_are_in_the_target_as_they_are_in_the_source
     drop(instances);
 
     // Of one value in one column another one, and it is seen.
-    let replica = &replicas[0];
+    let (mode, replica) = (modes[0], &replicas[0]);
     connect(&replica.url).batch_execute("UPDATE told SET plain = plain || 'x' WHERE id = 1").expect("spoilt");
-    assert_eq!(replica.differences(TOLD.name, &read, &compare).len(), 2);
+    assert_eq!(replica.differences(TOLD.name, &mode.read(&[&TOLD]), &mode.lost(&[&TOLD])).len(), 2);
 }

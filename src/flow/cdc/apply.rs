@@ -14,7 +14,7 @@ use super::lane::Known;
 use super::moves::Moves;
 use super::naming::TableName;
 use super::order::children_first;
-use super::pending::{At, Key, Pending, index_order, key};
+use super::pending::{At, Key, Pending, head, index_order, key};
 use super::plan::{Need, Plans};
 use super::rows::{Act, CdcRows, Told, Value, shown_lsn};
 use super::shape::Shape;
@@ -334,10 +334,11 @@ impl<'a> Table<'a, '_> {
         if !self.is_sorted {
             return self.pending.clear();
         }
-        let mut keys: Vec<(Key<'a>, usize)> = self.pending.drain().collect();
-        keys.sort_unstable_by(|(key, _), (other, _)| index_order(key).cmp(&index_order(other)));
+        let mut keys: Vec<(u64, Key<'a>, usize)> =
+            self.pending.drain().map(|(key, number)| (head(&key), key, number)).collect();
+        keys.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| index_order(&a.1).cmp(&index_order(&b.1))));
         let mut order: Vec<Option<Pending<'a>>> = self.order.drain(..).map(Some).collect();
-        self.order = keys.iter().filter_map(|(_, number)| order[*number].take()).collect();
+        self.order = keys.iter().filter_map(|(.., number)| order[*number].take()).collect();
     }
 
     /// What is to go of what is pending.

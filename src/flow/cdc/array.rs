@@ -71,8 +71,21 @@ fn put(out: &mut Vec<u8>, element: &[u8]) {
     out.extend_from_slice(element);
 }
 
-fn integer<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+/// Digits behind a sign or none, as long as they are.
+fn integer<T: TryFrom<i64>>(text: &[u8]) -> Option<T> {
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    // Downwards, where there is one number more.
+    let number = digits.iter().try_fold(0i64, |number, byte| match byte {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_sub(i64::from(byte - b'0')),
+        _ => None,
+    })?;
+    T::try_from(if is_negative { number } else { number.checked_neg()? }).ok()
 }
 
 /// Two halves in hexadecimal.

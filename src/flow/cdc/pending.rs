@@ -115,6 +115,15 @@ pub fn index_order<'k>(key: &'k Key<'_>) -> (usize, &'k [u8]) {
     (key.len(), key)
 }
 
+/// What mostly decides that order: the length, as far as it counts, and the first bytes.
+pub fn head(key: &Key<'_>) -> u64 {
+    let mut head = [0; 8];
+    let taken = key.len().min(7);
+    head[0] = key.len().min(255) as u8;
+    head[1..=taken].copy_from_slice(&key[..taken]);
+    u64::from_be_bytes(head)
+}
+
 /// What a key is known by when its row is gone.
 pub fn id<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> [u8; 16] {
     let mut id = [0; 16];

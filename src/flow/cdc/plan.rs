@@ -210,6 +210,7 @@ impl Plans {
                 is_passing = true;
             }
         }
+        is_passing |= lacks_column(shape, &found);
         let mut plan = plan_of(shape, &found, target)?;
         plan.check_key(work, shape)?;
         Ok(Some((Arc::new(plan), is_passing)))
@@ -370,6 +371,13 @@ pub fn changes_of(shape: &Shape, found: &Found) -> Result<Vec<String>, Fault> {
     Ok(changes)
 }
 
+/// Whether it has no column yet for a field of which there was only null so far. Another instance may make one at any time,
+/// and from then on null has to be written there.
+fn lacks_column(shape: &Shape, found: &Found) -> bool {
+    let mut unknown = shape.columns.iter().filter(|column| column.is_field() && column.sql_type().is_none());
+    unknown.any(|column| found.column(&column.name).is_none())
+}
+
 pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault> {
     let mut used = Vec::new();
     let mut places = vec![None; shape.columns.len()];
@@ -386,11 +394,9 @@ pub fn plan_of(shape: &Shape, found: &Found, target: i32) -> Result<Plan, Fault>
             );
             return Err(Fault::reject("cdc.column", text));
         }
-        if column.sql_type().is_some() {
-            places[index] = Some(used.len());
-            let is_field = column.kind().is_some();
-            used.push(Used { column: index, name: name.clone(), cast: cast.clone(), is_field });
-        }
+        places[index] = Some(used.len());
+        let is_field = column.is_field();
+        used.push(Used { column: index, name: name.clone(), cast: cast.clone(), is_field });
     }
     let key = shape.key.iter().map(|column| {
         places[*column].ok_or_else(|| {

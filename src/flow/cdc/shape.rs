@@ -24,7 +24,7 @@ pub struct Column {
 /// What is written into a column.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// A field's value. None: every one so far was null, and there is no column yet.
+    /// A field's value. None: every one that was seen so far was null, and nothing asks for a column.
     Field(Option<Kind>),
     Masked(Kind, Mask),
     Extra(Extra),
@@ -78,6 +78,11 @@ impl Column {
     /// Whether its values are those of a field, as they come.
     pub fn is_plain(&self) -> bool {
         matches!(self.content, Content::Field(Some(_)))
+    }
+
+    /// Whether it is of the row, and no addition to it.
+    pub fn is_field(&self) -> bool {
+        matches!(self.content, Content::Field(_) | Content::Masked(..))
     }
 
     pub fn kind(&self) -> Option<&Kind> {
