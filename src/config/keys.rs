@@ -181,7 +181,7 @@ const FLOWS: &[FlowRow] = &[
             ("group_id", "cdc_consumer"),
             ("fetch_memory_bytes", "134217728"),
             ("batch_rows_max", "25000"),
-            ("batch_bytes_max", "8388608"),
+            ("batch_bytes_max", "4194304"),
             ("group_rows_max", "25000"),
         ],
         env: &[("group_id", &["CDC_KAFKA_GROUP_ID"])],
