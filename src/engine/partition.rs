@@ -51,8 +51,8 @@ pub(super) struct PartitionThread<S: Sink, L: Lane> {
 /// The longest wait for a record or for room: how late an order can be noticed. It also covers the wake-ups
 /// that a partition's queue is known to lose.
 const SLICE: Duration = Duration::from_millis(100);
-/// For a receipt, where there is nothing to take meanwhile.
-const DRY_WAIT: Duration = Duration::from_millis(2);
+/// For a receipt, where there is nothing to take meanwhile: what comes then is soon enough, as it cannot go before.
+const DRY_WAIT: Duration = Duration::from_millis(20);
 
 impl<S: Sink, L: Lane> PartitionThread<S, L> {
     pub fn start(self) -> Thread<End> {

@@ -23,7 +23,8 @@ pub fn note(work: &mut Work<'_>, target: i32, rows: &[At<'_>]) -> Result<(), Fau
     let places: Vec<Place> = rows.iter().filter_map(place).collect();
     match places.is_empty() {
         true => Ok(()),
-        false => sorted(places, |places| work.call(GONE, &TYPES, &[Some(&target.to_be_bytes()), places[0], places[1]])).map(drop),
+        false => sorted(places, |places| work.call(GONE, &TYPES, &[Some(&target.to_be_bytes()), places[0], places[1]]))
+            .map(drop),
     }
 }
 
@@ -37,7 +38,8 @@ pub fn since<'r, 'a: 'r>(
     if places.is_empty() {
         return Ok(HashSet::new());
     }
-    let found = sorted(places, |places| work.ask(GONE_SINCE, &TYPES, &[Some(&target.to_be_bytes()), places[0], places[1]]))?;
+    let found =
+        sorted(places, |places| work.ask(GONE_SINCE, &TYPES, &[Some(&target.to_be_bytes()), places[0], places[1]]))?;
     Ok(found.iter().map(|row| row.get::<_, Uuid>(0).into_bytes()).collect())
 }
 
