@@ -14,7 +14,7 @@ use super::lane::Known;
 use super::moves::Moves;
 use super::naming::TableName;
 use super::order::children_first;
-use super::pending::{At, Key, Pending, head, index_order, key};
+use super::pending::{At, Key, Pending, Place, head, index_order, key};
 use super::plan::{Need, Plans};
 use super::rows::{Act, CdcRows, Told, Value, shown_lsn};
 use super::shape::Shape;
@@ -258,7 +258,8 @@ impl<'a> Table<'a, '_> {
                 self.flush(work)?;
             }
         }
-        self.pend(new, Pending::Put { at, joined, unchanged, is_new: at.row.told == Told::Inserted, first });
+        let place = if at.row.told == Told::Inserted { Place::Free } else { Place::Taken };
+        self.pend(new, Pending::Put { at, joined, unchanged, place, first });
         Ok(())
     }
 
@@ -310,9 +311,7 @@ impl<'a> Table<'a, '_> {
         match self.pending.entry(key) {
             std::collections::hash_map::Entry::Occupied(entry) => {
                 let former = &mut order[*entry.get()];
-                if let Pending::Put { is_new, .. } = &mut pending {
-                    *is_new |= !former.is_change();
-                }
+                pending.follow(former);
                 *former = pending;
             }
             std::collections::hash_map::Entry::Vacant(entry) => {

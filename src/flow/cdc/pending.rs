@@ -50,6 +50,25 @@ impl<'a> At<'a> {
     }
 }
 
+/// What a row that is put will find in its place, as far as the source tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Taken,
+    Free,
+    Unknown,
+}
+
+impl Place {
+    /// Of a change behind another one of its key, of which the table has not heard: none is a deletion, whose row is still there.
+    fn behind(self, former: Option<Place>) -> Place {
+        match (former, self) {
+            (Some(Place::Taken), Place::Taken) => Place::Taken,
+            (Some(Place::Free), _) => Place::Free,
+            _ => Place::Unknown,
+        }
+    }
+}
+
 /// What becomes of a key.
 #[derive(Clone)]
 pub enum Pending<'a> {
@@ -58,8 +77,7 @@ pub enum Pending<'a> {
         /// Values of all columns, where some are those of an earlier change.
         joined: Option<Vec<Value<'a>>>,
         unchanged: Vec<usize>,
-        /// Whether the row need not be there before: one of the key's changes in this group has made it.
-        is_new: bool,
+        place: Place,
         /// What is put before it, with the large values that it leaves out: if that comes again and the row is further on,
         /// they are not the row's, which nobody knows here.
         first: Option<Box<Pending<'a>>>,
@@ -84,7 +102,7 @@ impl<'a> Pending<'a> {
 
     /// A row that nothing is known of.
     pub fn put(at: At<'a>) -> Pending<'a> {
-        Pending::Put { at, joined: None, unchanged: Vec::new(), is_new: true, first: None }
+        Pending::Put { at, joined: None, unchanged: Vec::new(), place: Place::Unknown, first: None }
     }
 
     pub fn first(&self) -> Option<&Pending<'a>> {
@@ -94,9 +112,19 @@ impl<'a> Pending<'a> {
         }
     }
 
-    /// Whether a row is to be there already, as far as the source tells.
-    pub fn is_change(&self) -> bool {
-        matches!(self, Pending::Put { is_new: false, .. })
+    /// Where it is put.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Pending::Put { place, .. } => Some(*place),
+            Pending::Delete(_) => None,
+        }
+    }
+
+    /// Takes the place of the key's last change until now.
+    pub fn follow(&mut self, former: &Pending<'_>) {
+        if let Pending::Put { place, .. } = self {
+            *place = place.behind(former.place());
+        }
     }
 
     /// Of the values that are written.
@@ -149,4 +177,18 @@ pub fn key<'a>(columns: usize, value: impl Fn(usize) -> Value<'a>) -> Key<'a> {
         }
     }
     Cow::Owned(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Place::{Free, Taken, Unknown};
+
+    #[test]
+    fn only_a_row_that_its_first_change_inserts_is_taken_for_new() {
+        assert_eq!(Taken.behind(Some(Taken)), Taken);
+        assert_eq!(Taken.behind(Some(Free)), Free);
+        assert_eq!(Free.behind(None), Unknown, "it was deleted in the same group, and is still there");
+        assert_eq!(Free.behind(Some(Taken)), Unknown);
+        assert_eq!(Taken.behind(Some(Unknown)), Unknown);
+    }
 }

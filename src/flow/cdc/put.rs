@@ -3,7 +3,7 @@
 use super::apply::{Table, call, given};
 use super::array::Array;
 use super::gone;
-use super::pending::Pending;
+use super::pending::{Pending, Place};
 use super::plan::Need;
 use super::statement::{Plan, Where};
 use crate::fault::Fault;
@@ -29,7 +29,7 @@ impl<'a> Table<'a, '_> {
             }
         } else {
             let (changes, others): (Vec<&Pending<'a>>, _) =
-                newer.iter().partition(|pending| pending.is_change() && !plan.key.is_empty());
+                newer.iter().partition(|pending| pending.place() == Some(Place::Taken) && !plan.key.is_empty());
             // An UPDATE is the cheaper statement by a row's lock, and of what is there nobody has to ask whether it is gone.
             let changed = change(work, &plan, unchanged, &changes)?;
             touched += changed;
@@ -37,11 +37,13 @@ impl<'a> Table<'a, '_> {
                 let alive = alive(work, &plan, &changes)?;
                 touched += insert(work, &plan, &alive, Where::Missing)?;
             }
-            let alive = alive(work, &plan, &others)?;
-            touched += match self.insert_new(work, &plan, &alive)? {
-                Some(inserted) => inserted,
-                None => insert(work, &plan, &alive, Where::Any)?,
-            };
+            let (new, mut others): (Vec<&Pending<'a>>, _) =
+                alive(work, &plan, &others)?.iter().partition(|pending| pending.place() == Some(Place::Free));
+            match self.insert_new(work, &plan, &new)? {
+                Some(inserted) => touched += inserted,
+                None => others.extend(new),
+            }
+            touched += insert(work, &plan, &others, Where::Any)?;
         }
         work.count("stale", (rows.len() as u64).saturating_sub(touched));
         Ok(())
