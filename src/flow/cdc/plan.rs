@@ -30,7 +30,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// So long a plan holds: by then it is noticed what somebody else has made of the table.
 const HELD_FOR: Duration = Duration::from_secs(60);
-/// How long it is believed of a table that what is to be new is there.
+/// How long nothing is taken for new in a table that had such a row.
 const MET_FOR: Duration = Duration::from_secs(60);
 
 /// What a plan is needed for.
@@ -53,7 +53,7 @@ struct Held {
     plans: HashMap<u64, (Instant, Arc<Plan>)>,
     refused: HashMap<(u64, Need), (Instant, Cause)>,
     references: Option<(Instant, References)>,
-    /// When a table had a row last that was to be new.
+    /// When a table had a row, last, that was taken for a new one.
     met: HashMap<i32, Instant>,
 }
 
@@ -133,12 +133,12 @@ impl Plans {
         Ok(references)
     }
 
-    /// Whether rows that are to be new had better be put as if they were.
+    /// Whether rows that a source inserts are taken for new ones.
     pub fn takes_new(&self, target: i32) -> bool {
         self.held().met.get(&target).is_none_or(|since| since.elapsed() >= MET_FOR)
     }
 
-    /// One of them was there: a topic is read again, and the next ones will be there too.
+    /// One of them was there: a topic is read again, and the next ones will be there as well.
     pub fn met(&self, target: i32) {
         self.held().met.insert(target, Instant::now());
     }

@@ -1,4 +1,5 @@
-//! How rows of a table are put: those that are there by an UPDATE, others by an INSERT that takes what it meets there.
+//! How rows of a table are put: those that are there by an UPDATE, new ones by an INSERT, and what only the table knows by one
+//! that takes what it meets there.
 
 use super::apply::{Table, call, given};
 use super::array::Array;

@@ -31,7 +31,7 @@ pub enum Where {
     Any,
     /// Those that are not there.
     Missing,
-    /// All, none of which is there: where one is, none is put.
+    /// All, as new ones: where one is there, none is put.
     New,
 }
 
