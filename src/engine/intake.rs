@@ -380,7 +380,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             filling: Batch::new(claim.clone(), claim.next_offset),
             spare: None,
             in_flight: false,
-            was_dry: false,
+            dry_takes: 0,
             pace: self.pace.clone(),
             due_ms: None,
             paced_until: None,

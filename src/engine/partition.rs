@@ -38,8 +38,8 @@ pub(super) struct PartitionThread<S: Sink, L: Lane> {
     pub filling: Batch<S::Rows>,
     pub spare: Option<Batch<S::Rows>>,
     pub in_flight: bool,
-    /// Whether the lane had nothing when it was asked last.
-    pub was_dry: bool,
+    /// How often the lane had nothing, the last times that it was asked.
+    pub dry_takes: u32,
     pub pace: Arc<Pace>,
     /// When the record is due that the lane keeps back, in milliseconds since 1970.
     pub due_ms: Option<u64>,
@@ -51,8 +51,8 @@ pub(super) struct PartitionThread<S: Sink, L: Lane> {
 /// The longest wait for a record or for room: how late an order can be noticed. It also covers the wake-ups
 /// that a partition's queue is known to lose.
 const SLICE: Duration = Duration::from_millis(100);
-/// For a receipt, where there is nothing to take meanwhile: what comes then is soon enough, as it cannot go before.
-const DRY_WAIT: Duration = Duration::from_millis(20);
+/// For a receipt, where there is nothing to take meanwhile; each time twice as long, up to a slice.
+const DRY_WAIT: Duration = Duration::from_millis(10);
 
 impl<S: Sink, L: Lane> PartitionThread<S, L> {
     pub fn start(self) -> Thread<End> {
@@ -78,8 +78,9 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
 
     /// Poll, decode, and write if the batch is due.
     fn turn(&mut self) -> Result<(), End> {
-        let is_idle = self.is_waiting() && self.was_dry;
-        self.read_notes(if is_idle { DRY_WAIT } else { Duration::ZERO })?;
+        let is_idle = self.is_waiting() && self.dry_takes > 0;
+        let wait = if is_idle { (DRY_WAIT * (1 << self.dry_takes.min(4))).min(SLICE) } else { Duration::ZERO };
+        self.read_notes(wait)?;
         if self.finish_by.is_none() {
             match self.early_by() {
                 Some(early_by) => self.read_notes(early_by.min(SLICE))?,
@@ -95,7 +96,8 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
     /// Whether a batch that is old enough takes along what comes, as the one before it is still being written. Large batches
     /// are cheaper by the record, and this one cannot go yet.
     fn is_waiting(&self) -> bool {
-        self.in_flight && self.due_ms.is_none() && !self.is_full()
+        let is_held_back = self.due_ms.is_some() || self.paced_until.is_some();
+        self.in_flight && !is_held_back && !self.is_full()
     }
 
     /// How long the lane's next record has to wait. In slices, because clocks are set.
@@ -176,7 +178,7 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
             self.filling.marks.polling += shown_at.unwrap_or(now).saturating_sub(asked_at);
         }
         self.filling.marks.decoding += shown_at.map_or(Duration::ZERO, |shown_at| now.saturating_sub(shown_at));
-        self.was_dry = seen == 0;
+        self.dry_takes = if seen == 0 { self.dry_takes.saturating_add(1) } else { 0 };
         self.track.consumed.add(seen);
         self.place.ahead.add(seen as i64);
         match taken {
