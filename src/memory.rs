@@ -365,6 +365,7 @@ pub fn policy() -> Policy {
     Policy {
         batch_rows_max: 100,
         batch_bytes_max: 1 << 20,
+        batch_memory_bytes: usize::MAX,
         linger: Duration::from_millis(1),
         rate_max_per_s: None,
         group_rows_max: 300,

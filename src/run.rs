@@ -372,6 +372,7 @@ fn policy(flow: &config::Flow) -> Policy {
     Policy {
         batch_rows_max: flow.batch_rows_max,
         batch_bytes_max: flow.batch_bytes_max,
+        batch_memory_bytes: flow.batch_memory_bytes,
         linger: flow.linger,
         rate_max_per_s: Some(flow.rate_max_per_s).filter(|rate| *rate > 0),
         group_rows_max: flow.group_rows_max,

@@ -118,6 +118,7 @@ impl Scenario {
         let policy = Policy {
             batch_rows_max: 1 + world.below(8) as usize,
             batch_bytes_max: 100 + world.below(1000) as usize,
+            batch_memory_bytes: 300 + world.below(4000) as usize,
             linger: world.millis(60),
             rate_max_per_s: world.chance(300).then(|| 20 + world.below(400) as u32),
             group_rows_max: 1 + world.below(16) as usize,
@@ -142,7 +143,8 @@ impl Scenario {
         let (stopper, stop) = Stop::new(&clock, GRACE);
         let (track, ended) = (Track::new("sim"), Arc::new(Mutex::new(None)));
         let source = SimSource { broker: self.broker.clone(), member: number as u64, is_lost: false };
-        let sink = Arc::new(SimSink { database: self.database.clone(), batch_bytes_max: self.policy.batch_bytes_max });
+        let batch_bytes_max = self.policy.batch_bytes_max.min(self.policy.batch_memory_bytes / 2);
+        let sink = Arc::new(SimSink { database: self.database.clone(), batch_bytes_max });
         let (world, policy, done, its_track) = (self.world.clone(), self.policy.clone(), ended.clone(), track.clone());
         self.world.spawn(
             number,

@@ -145,6 +145,7 @@ pub struct Flow {
     pub writers: usize,
     pub batch_rows_max: usize,
     pub batch_bytes_max: usize,
+    pub batch_memory_bytes: usize,
     #[serde(rename = "linger_ms", deserialize_with = "millis")]
     pub linger: Duration,
     pub group_rows_max: usize,

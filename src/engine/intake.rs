@@ -70,6 +70,8 @@ pub struct Intake<K: Source, S: Sink> {
     asking: Arc<AtomicUsize>,
     /// Shared by the partition threads.
     pace: Arc<Pace>,
+    /// How many of them share the memory for batches.
+    sharing: Arc<AtomicUsize>,
     commit_at: Duration,
     look_at: Duration,
     /// Since when the group has given us no share, not even an empty one.
@@ -107,6 +109,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             incarnations: BTreeMap::new(),
             asking: Arc::default(),
             pace,
+            sharing: Arc::default(),
             commit_at: Duration::ZERO,
             look_at: Duration::ZERO,
             without_share: Some(Duration::ZERO),
@@ -125,6 +128,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             }
             self.collect_ended();
             self.claim_waiting();
+            self.sharing.store(self.running.len(), Ordering::Relaxed);
             self.commit_progress();
             self.look_around();
         }
@@ -321,6 +325,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
         let _ = failpoint::reach(Point::Claimed);
         let lanes = self.source.open(&at).map_err(source)?;
         self.answer_due = false;
+        self.sharing.store(self.running.len() + granted.len(), Ordering::Relaxed);
         for (claim, lane) in granted.into_iter().zip(lanes) {
             let Some(waiting) = self.waiting.remove(&claim.partition) else { continue };
             let running = self.start_partition(claim, lane, waiting);
@@ -382,6 +387,7 @@ impl<K: Source, S: Sink> Intake<K, S> {
             in_flight: false,
             dry_takes: 0,
             pace: self.pace.clone(),
+            sharing: self.sharing.clone(),
             due_ms: None,
             paced_until: None,
             finish_by: None,

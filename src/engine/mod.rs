@@ -167,6 +167,8 @@ pub struct Policy {
     pub batch_rows_max: usize,
     /// or bytes,
     pub batch_bytes_max: usize,
+    /// or its partition's share of so many: two batches of each partition that this process has,
+    pub batch_memory_bytes: usize,
     /// or this long after its first record.
     pub linger: Duration,
     /// No more records a second than this are taken, over all partitions, but for what is made up for after 100 ms.
@@ -202,8 +204,9 @@ pub fn run<K: Source, S: Sink>(source: K, sink: Arc<S>, policy: Policy, clock: C
 
     // The one channel. Each assigned partition has at most one batch in it or with a writer, and fills one
     // more meanwhile; with the group limit's worth waiting for each writer, no writer finds too little.
-    // Memory: assigned partitions x 2 x (batch_bytes_max + the record that closes a batch). A group moves batches and
-    // copies none; what a writer needs on top is in `Work::copy`, and what the source holds ahead is in the consumer.
+    // Memory: assigned partitions x 2 x (batch_bytes_max, or a share of batch_memory_bytes, and the record that closes a batch).
+    // A group moves batches and copies none; what a writer needs on top is in `Work::copy`, and what the source holds ahead
+    // is in the consumer.
     let waiting_max = policy.writers * policy.group_rows_max.div_ceil(policy.batch_rows_max);
     let (to_writers, batches) = crossbeam_channel::bounded(waiting_max);
 

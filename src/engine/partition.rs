@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
@@ -41,6 +42,8 @@ pub(super) struct PartitionThread<S: Sink, L: Lane> {
     /// How often the lane had nothing, the last times that it was asked.
     pub dry_takes: u32,
     pub pace: Arc<Pace>,
+    /// How many partitions share the memory for batches.
+    pub sharing: Arc<AtomicUsize>,
     /// When the record is due that the lane keeps back, in milliseconds since 1970.
     pub due_ms: Option<u64>,
     /// When the next record may be taken by the pace, on the engine's clock: the lane keeps it as well.
@@ -51,8 +54,8 @@ pub(super) struct PartitionThread<S: Sink, L: Lane> {
 /// The longest wait for a record or for room: how late an order can be noticed. It also covers the wake-ups
 /// that a partition's queue is known to lose.
 const SLICE: Duration = Duration::from_millis(100);
-/// For a receipt, where there is nothing to take meanwhile; each time twice as long, up to a slice.
-const DRY_WAIT: Duration = Duration::from_millis(10);
+/// For a receipt, where there is nothing to take meanwhile; each time so much longer, up to a slice.
+const DRY_WAIT: Duration = Duration::from_millis(25);
 
 impl<S: Sink, L: Lane> PartitionThread<S, L> {
     pub fn start(self) -> Thread<End> {
@@ -78,8 +81,9 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
 
     /// Poll, decode, and write if the batch is due.
     fn turn(&mut self) -> Result<(), End> {
-        let is_idle = self.is_waiting() && self.dry_takes > 0;
-        let wait = if is_idle { (DRY_WAIT * (1 << self.dry_takes.min(4))).min(SLICE) } else { Duration::ZERO };
+        // What has room for more and time to wait for it waits where it takes.
+        let is_idle = self.is_waiting() && self.is_due() && self.dry_takes > 0;
+        let wait = if is_idle { (DRY_WAIT * self.dry_takes).min(SLICE) } else { Duration::ZERO };
         self.read_notes(wait)?;
         if self.finish_by.is_none() {
             match self.early_by() {
@@ -118,13 +122,13 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
 
     fn fill(&mut self) -> Result<(), End> {
         let room = self.policy.batch_rows_max.saturating_sub(self.filling.records());
-        let bytes = self.policy.batch_bytes_max.saturating_sub(self.filling.bytes());
+        let bytes_max = self.bytes_max();
+        let bytes = bytes_max.saturating_sub(self.filling.bytes());
         let age = self.clock.now().saturating_sub(self.filling.opened_at);
         let wait = if self.filling.is_empty() { SLICE } else { SLICE.min(self.policy.linger.saturating_sub(age)) };
         self.place.asking.set(1);
         let (filling, refused, sink, clock) = (&mut self.filling, &self.refused, &self.sink, &self.clock);
         let (pace, mut paced_until) = (&self.pace, None);
-        let bytes_max = self.policy.batch_bytes_max;
         let (mut seen, mut early_ms) = (0, None);
         // The clock is read for each take, not for each record.
         let (was_empty, asked_at, mut shown_at) = (filling.is_empty(), clock.now(), None);
@@ -221,7 +225,12 @@ impl<S: Sink, L: Lane> PartitionThread<S, L> {
     }
 
     fn is_full(&self) -> bool {
-        self.filling.records() >= self.policy.batch_rows_max || self.filling.bytes() >= self.policy.batch_bytes_max
+        self.filling.records() >= self.policy.batch_rows_max || self.filling.bytes() >= self.bytes_max()
+    }
+
+    fn bytes_max(&self) -> usize {
+        let share = self.policy.batch_memory_bytes / 2 / self.sharing.load(Ordering::Relaxed).max(1);
+        self.policy.batch_bytes_max.min(share)
     }
 
     fn is_due(&self) -> bool {

@@ -176,6 +176,8 @@ fn leave(consumer: Arc<BaseConsumer<GroupContext>>) -> Receiver<()> {
 
 /// So many fetches are what a partition may have ahead: of the 32 MiB of 20 partitions one is some 140 KB.
 const FETCHES_AHEAD: u64 = 12;
+/// Of what a partition may have ahead there is one record for each so many KiB, where that makes more than a thousand.
+const KB_A_RECORD: u64 = 8;
 
 fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
     let mut client = client_config(&config.brokers);
@@ -190,7 +192,7 @@ fn native_config(config: &ConsumerConfig) -> Result<ClientConfig, Cause> {
         .set("queued.max.messages.kbytes", queue_kb.to_string())
         // Small messages cost the client far more than their bytes: this, not the bytes, bounds its memory then. A
         // producer's batch is taken apart whole, so that up to this many wait beside the batch that came last.
-        .set("queued.min.messages", "1000")
+        .set("queued.min.messages", (queue_kb / KB_A_RECORD).max(1_000).to_string())
         // What one fetch brings of a partition comes on top. Large records of few partitions would come by dozens otherwise,
         // each dozen for an answer of the broker.
         .set("fetch.message.max.bytes", (queue_kb * 1024 / FETCHES_AHEAD).clamp(65_536, 1 << 20).to_string())
