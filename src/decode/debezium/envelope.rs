@@ -2,14 +2,12 @@
 //! it, or a message about the stream. Values stay as they were written; which columns they make is `Field`'s affair.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::name::mended;
+use super::scan::{Broken, Scan};
 use super::text;
 use crate::fault::Cause;
 
@@ -70,10 +68,38 @@ pub struct Origin<'a> {
     pub is_by_topic: bool,
 }
 
+/// Fields of a row or a key by their names, in their order, each with its value as it was written.
+pub type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;
+
+/// A row as a message has it.
+pub struct Image<'a> {
+    pub fields: Fields<'a>,
+    /// Of its JSON.
+    pub len: usize,
+}
+
+impl<'a> Image<'a> {
+    fn read(scan: &mut Scan<'a>) -> Result<Self, Broken> {
+        let begin = scan.at();
+        // Few tables have more columns.
+        let mut fields = Fields::with_capacity(16);
+        scan.enter()?;
+        while let Some(name) = scan.name()? {
+            fields.push((mended(name), scan.value()?));
+        }
+        Ok(Image { fields, len: scan.at() - begin })
+    }
+}
+
+/// Those of an object.
+pub fn fields(json: &str) -> Result<Fields<'_>, Cause> {
+    Image::read(&mut Scan::new(json)).map(|image| image.fields).map_err(|broken| unreadable("a row", broken))
+}
+
 pub struct Change<'a> {
     pub op: Op,
-    pub before: Option<&'a str>,
-    pub after: Option<&'a str>,
+    pub before: Option<Image<'a>>,
+    pub after: Option<Image<'a>>,
     /// None where the row came without its envelope.
     pub origin: Option<Origin<'a>>,
     /// Where in the source's log it stands. Changes of one row follow each other there; the order of rows is another one,
@@ -89,109 +115,105 @@ pub enum Message<'a> {
     Aside(&'static str),
 }
 
-#[derive(Deserialize)]
-struct Parts<'a> {
-    #[serde(borrow, default)]
-    before: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    after: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    source: Anything<'a>,
-    #[serde(borrow, default)]
-    op: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    ts_ms: Option<&'a RawValue>,
-    // Of the messages that are about the stream.
-    #[serde(borrow, default)]
-    status: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    event_count: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "tableChanges")]
-    table_changes: Option<&'a RawValue>,
-    // Of a row without its envelope.
-    #[serde(borrow, default, rename = "__deleted")]
-    deleted: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "__op")]
-    flat_op: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "__source_lsn")]
-    source_lsn: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "__lsn")]
-    lsn: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "__source_ts_ms")]
-    source_ts_ms: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Source<'a> {
-    #[serde(borrow, default)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    db: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    schema: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    table: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    lsn: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    ts_ms: Option<&'a RawValue>,
-}
-
-/// What is called `source`: of an envelope it is an object, and of a row whatever its column has.
+/// The fields of a payload that say what it is. What is null is as if it were not there.
 #[derive(Default)]
-struct Anything<'a>(Option<Source<'a>>);
+struct Parts<'a> {
+    before: Option<Image<'a>>,
+    after: Option<Image<'a>>,
+    /// One of these is there and is no object.
+    has_odd_image: bool,
+    source: Option<Source<'a>>,
+    op: Option<&'a str>,
+    ts_ms: Option<&'a str>,
+    // Of the messages that are about the stream.
+    status: Option<&'a str>,
+    id: Option<&'a str>,
+    event_count: Option<&'a str>,
+    table_changes: Option<&'a str>,
+    // Of a row without its envelope.
+    deleted: Option<&'a str>,
+    flat_op: Option<&'a str>,
+    source_lsn: Option<&'a str>,
+    lsn: Option<&'a str>,
+    source_ts_ms: Option<&'a str>,
+}
 
-impl<'de: 'a, 'a> Deserialize<'de> for Anything<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyVisitor)
+impl<'a> Parts<'a> {
+    fn read(payload: &'a str) -> Result<Self, Broken> {
+        let mut parts = Parts::default();
+        let mut scan = Scan::new(payload);
+        scan.enter()?;
+        while let Some(name) = scan.name()? {
+            let part = match &*name {
+                // Of an envelope these are objects, and of a row whatever their columns have.
+                "before" | "after" if scan.is_object() => {
+                    let image = if name == "before" { &mut parts.before } else { &mut parts.after };
+                    *image = Some(Image::read(&mut scan)?);
+                    continue;
+                }
+                "before" | "after" => {
+                    parts.has_odd_image |= given(scan.value()?).is_some();
+                    continue;
+                }
+                "source" if scan.is_object() => {
+                    parts.source = Some(Source::read(&mut scan)?);
+                    continue;
+                }
+                "op" => &mut parts.op,
+                "ts_ms" => &mut parts.ts_ms,
+                "status" => &mut parts.status,
+                "id" => &mut parts.id,
+                "event_count" => &mut parts.event_count,
+                "tableChanges" => &mut parts.table_changes,
+                "__deleted" => &mut parts.deleted,
+                "__op" => &mut parts.flat_op,
+                "__source_lsn" => &mut parts.source_lsn,
+                "__lsn" => &mut parts.lsn,
+                "__source_ts_ms" => &mut parts.source_ts_ms,
+                _ => {
+                    scan.value()?;
+                    continue;
+                }
+            };
+            *part = given(scan.value()?);
+        }
+        scan.end().map(|()| parts)
     }
 }
 
-struct AnyVisitor;
+fn given(json: &str) -> Option<&str> {
+    Some(json).filter(|json| *json != "null")
+}
 
-impl<'de> Visitor<'de> for AnyVisitor {
-    type Value = Anything<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Anything<'de>, M::Error> {
-        Source::deserialize(MapAccessDeserializer::new(map)).map(|source| Anything(Some(source)))
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(self, seq: S) -> Result<Anything<'de>, S::Error> {
-        IgnoredAny.visit_seq(seq).map(|_| Anything(None))
-    }
-
-    fn visit_unit<E>(self) -> Result<Anything<'de>, E> {
-        Ok(Anything(None))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Anything<'de>, E> {
-        Ok(Anything(None))
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Anything<'de>, E> {
-        Ok(Anything(None))
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Anything<'de>, E> {
-        Ok(Anything(None))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Anything<'de>, E> {
-        Ok(Anything(None))
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Anything<'de>, E> {
-        Ok(Anything(None))
-    }
+#[derive(Default)]
+struct Source<'a> {
+    name: Option<&'a str>,
+    db: Option<&'a str>,
+    schema: Option<&'a str>,
+    table: Option<&'a str>,
+    lsn: Option<&'a str>,
+    ts_ms: Option<&'a str>,
 }
 
 impl<'a> Source<'a> {
+    fn read(scan: &mut Scan<'a>) -> Result<Self, Broken> {
+        let mut source = Source::default();
+        scan.enter()?;
+        while let Some(name) = scan.name()? {
+            let value = scan.value()?;
+            match &*name {
+                "name" => source.name = given(value),
+                "db" => source.db = given(value),
+                "schema" => source.schema = given(value),
+                "table" => source.table = given(value),
+                "lsn" => source.lsn = given(value),
+                "ts_ms" => source.ts_ms = given(value),
+                _ => {}
+            }
+        }
+        Ok(source)
+    }
+
     fn origin(&self) -> Option<Origin<'a>> {
         let [server, database, schema, table] = [self.name, self.db, self.schema, self.table].map(word);
         let (schema, table) = (mended(schema?), mended(table?));
@@ -200,9 +222,9 @@ impl<'a> Source<'a> {
 }
 
 /// What is not there is empty. None where it is no text.
-fn word(json: Option<&RawValue>) -> Option<Cow<'_, str>> {
-    match json.map(RawValue::get) {
-        None | Some("null") => Some(Cow::Borrowed("")),
+fn word(json: Option<&str>) -> Option<Cow<'_, str>> {
+    match json {
+        None => Some(Cow::Borrowed("")),
         Some(json) => match text::inner(json)? {
             inner if !inner.contains('\\') => Some(Cow::Borrowed(inner)),
             _ => serde_json::from_str(json).ok().map(Cow::Owned),
@@ -211,30 +233,29 @@ fn word(json: Option<&RawValue>) -> Option<Cow<'_, str>> {
 }
 
 /// What is not there is none. An error where it is no integer.
-fn integer(json: Option<&RawValue>) -> Result<Option<i64>, ()> {
-    match json.map(RawValue::get) {
-        None | Some("null") => Ok(None),
-        Some(json) => json.parse().map(Some).map_err(drop),
-    }
+fn integer(json: Option<&str>) -> Result<Option<i64>, ()> {
+    json.map(str::parse).transpose().map_err(drop)
 }
 
-fn unreadable(what: &str, error: &serde_json::Error) -> Cause {
-    // The error's own words may repeat a value.
-    Cause::new("cdc.payload", format!("{what} cannot be read: line {} column {}", error.line(), error.column()))
+fn unreadable(what: &str, broken: Broken) -> Cause {
+    Cause::new("cdc.payload", format!("{what} cannot be read: line {} column {}", broken.line, broken.column))
 }
 
 /// What the payload is. `is_enveloped`: what the schema says of it, where there is one.
 pub fn read<'a>(payload: &'a str, is_enveloped: Option<bool>) -> Result<Message<'a>, Cause> {
-    let parts: Parts<'a> = serde_json::from_str(payload).map_err(|error| unreadable("the payload", &error))?;
-    let looks_enveloped = parts.op.is_some_and(|op| op.get().len() == 3) && parts.source.0.is_some();
+    let parts = Parts::read(payload).map_err(|broken| unreadable("the payload", broken))?;
+    let looks_enveloped = parts.op.is_some_and(|op| op.len() == 3) && parts.source.is_some();
     if !is_enveloped.unwrap_or(looks_enveloped) {
-        return Ok(flat(payload, &parts));
+        return flat(payload, &parts);
     }
-    let Some(source) = &parts.source.0 else { return Err(Cause::new("cdc.payload", "an envelope has no source")) };
+    if parts.has_odd_image {
+        return Err(Cause::new("cdc.payload", "an envelope has a row that is no object"));
+    }
+    let Some(source) = &parts.source else { return Err(Cause::new("cdc.payload", "an envelope has no source")) };
     let (Some(origin), Ok(lsn), Ok(at_ms)) = (source.origin(), integer(source.lsn), integer(source.ts_ms)) else {
         return Err(Cause::new("cdc.payload", "an envelope's source has a field of another type than the connector's"));
     };
-    let op = match parts.op.map(RawValue::get) {
+    let op = match parts.op {
         Some("\"c\"") => Op::Create,
         Some("\"u\"") => Op::Update,
         Some("\"d\"") => Op::Delete,
@@ -244,72 +265,34 @@ pub fn read<'a>(payload: &'a str, is_enveloped: Option<bool>) -> Result<Message<
         _ => return Err(Cause::new("cdc.op", "the op of an envelope is none of c, u, d, r, t and m")),
     };
     let (lsn, at_ms) = (lsn.filter(|lsn| *lsn >= 0), at_ms.or_else(|| number(parts.ts_ms)));
-    let (before, after) = (parts.before.map(RawValue::get), parts.after.map(RawValue::get));
+    let Parts { before, after, .. } = parts;
     Ok(Message::Change(Change { op, before, after, origin: Some(origin), lsn, at_ms }))
 }
 
-fn flat<'a>(payload: &'a str, parts: &Parts<'a>) -> Message<'a> {
+fn flat<'a>(payload: &'a str, parts: &Parts<'a>) -> Result<Message<'a>, Cause> {
     if parts.table_changes.is_some() {
-        return Message::Aside("schema_change");
+        return Ok(Message::Aside("schema_change"));
     }
-    let is_status = parts.status.is_some_and(|status| matches!(status.get(), "\"BEGIN\"" | "\"END\""));
+    let is_status = parts.status.is_some_and(|status| matches!(status, "\"BEGIN\"" | "\"END\""));
     if is_status && parts.id.is_some() && parts.event_count.is_some() {
-        return Message::Aside("transaction");
+        return Ok(Message::Aside("transaction"));
     }
-    let is_deleted = parts.deleted.is_some_and(|deleted| matches!(deleted.get(), "\"true\"" | "true"));
-    let is_read = parts.flat_op.is_some_and(|op| op.get() == "\"r\"");
+    let is_deleted = parts.deleted.is_some_and(|deleted| matches!(deleted, "\"true\"" | "true"));
+    let is_read = parts.flat_op.is_some_and(|op| op == "\"r\"");
+    let row = Image { fields: fields(payload)?, len: payload.len() };
     let (op, before, after) = match (is_deleted, is_read) {
-        (true, _) => (Op::Delete, Some(payload), None),
-        (false, true) => (Op::Read, None, Some(payload)),
-        (false, false) => (Op::Create, None, Some(payload)),
+        (true, _) => (Op::Delete, Some(row), None),
+        (false, true) => (Op::Read, None, Some(row)),
+        (false, false) => (Op::Create, None, Some(row)),
     };
     // By both names where a transform was told to add it twice.
     let lsn = number(parts.source_lsn).or_else(|| number(parts.lsn)).filter(|lsn| *lsn >= 0);
     let at_ms = number(parts.source_ts_ms);
-    Message::Change(Change { op, before, after, origin: None, lsn, at_ms })
+    Ok(Message::Change(Change { op, before, after, origin: None, lsn, at_ms }))
 }
 
-fn number(json: Option<&RawValue>) -> Option<i64> {
-    json.and_then(|json| json.get().parse().ok())
-}
-
-/// Shows each field of an object with its value as it was written. What `see` says ends it.
-pub fn each_field<'a>(
-    json: &'a str,
-    see: &mut dyn FnMut(Cow<'a, str>, &'a str) -> Result<(), Cause>,
-) -> Result<(), Cause> {
-    struct Each<'f, 'a>(&'f mut dyn FnMut(Cow<'a, str>, &'a str) -> Result<(), Cause>, &'f mut Option<Cause>);
-    impl<'a> DeserializeSeed<'a> for Each<'_, 'a> {
-        type Value = ();
-        fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-            deserializer.deserialize_map(self)
-        }
-    }
-    impl<'a> Visitor<'a> for Each<'_, 'a> {
-        type Value = ();
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
-            #[derive(Deserialize)]
-            struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-            while let Some(Name(name)) = map.next_key()? {
-                let value: &'a RawValue = map.next_value()?;
-                if let Err(cause) = (self.0)(mended(name), value.get()) {
-                    *self.1 = Some(cause);
-                    return Err(serde::de::Error::custom("ended"));
-                }
-            }
-            Ok(())
-        }
-    }
-    let mut said = None;
-    let read = Each(see, &mut said).deserialize(&mut serde_json::Deserializer::from_str(json));
-    match (said, read) {
-        (Some(cause), _) => Err(cause),
-        (None, Err(error)) => Err(unreadable("a row", &error)),
-        (None, Ok(())) => Ok(()),
-    }
+fn number(json: Option<&str>) -> Option<i64> {
+    json.and_then(|json| json.parse().ok())
 }
 
 impl Origin<'_> {

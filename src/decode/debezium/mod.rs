@@ -7,6 +7,7 @@ mod column;
 mod envelope;
 mod name;
 mod number;
+mod scan;
 mod schema;
 mod text;
 mod time;
@@ -18,7 +19,7 @@ mod tests;
 use crate::fault::Cause;
 
 pub use column::Widening;
-pub use envelope::{Change, Message, Op, Origin, each_field, payload_behind, read, unwrap};
+pub use envelope::{Change, Fields, Image, Message, Op, Origin, fields, payload_behind, read, unwrap};
 use value::{Flaw, Form};
 
 /// How a field of type string holds what was bytea.
@@ -70,6 +71,8 @@ pub struct Modes {
     pub decimals: Decimals,
     pub precision: Precision,
     unchanged: Vec<String>,
+    /// The shortest of these.
+    unchanged_len_min: usize,
 }
 
 /// What the connector puts where a large value was not changed and therefore not logged.
@@ -91,7 +94,8 @@ impl Modes {
             unchanged_forms.push(UNCHANGED_ID.to_owned());
         }
         let (binary, decimals, precision) = (Binary::default(), Decimals::default(), Precision::default());
-        Modes { binary, decimals, precision, unchanged: unchanged_forms }
+        let unchanged_len_min = unchanged_forms.iter().map(String::len).min().unwrap_or(0);
+        Modes { binary, decimals, precision, unchanged: unchanged_forms, unchanged_len_min }
     }
 
     /// What a number counts in a column of time, by whether that has a day, and not more than three digits of a second.
@@ -107,7 +111,7 @@ impl Modes {
 
     /// The placeholder in one of the forms that it takes, by the type of its field.
     fn is_unchanged(&self, json: &str) -> bool {
-        self.unchanged.iter().any(|form| form == json)
+        json.len() >= self.unchanged_len_min && self.unchanged.iter().any(|form| form == json)
     }
 }
 
@@ -119,10 +123,10 @@ impl Default for Modes {
 
 /// How many bytes of text may come out of some JSON. A value of a few bytes stands for megabytes where a schema says so,
 /// and many of them for more than there is memory; what a connector sends of real rows comes to a tenth of this.
-pub fn unfolded_max(json: &str) -> usize {
+pub fn unfolded_max(json_bytes: usize) -> usize {
     const TIMES: usize = 16;
     const BYTES: usize = 64 << 20;
-    json.len() * TIMES + BYTES
+    json_bytes * TIMES + BYTES
 }
 
 /// What names say of values without a schema: `price`, `amount` and `total` are decimals in base64 (or plain digits),

@@ -9,10 +9,12 @@ use std::borrow::Cow;
 /// Some letters of Korean and Japanese in half their width are there too, and currency signs and arrows. To be UTF-8 by
 /// accident each of their groups has to begin with what stands for a first byte, a vowel of Korean or such a sign, and to go
 /// on with what stands for the bytes behind it, consonants: as no syllable does.
+#[inline]
 pub fn mended(name: Cow<'_, str>) -> Cow<'_, str> {
-    if name.is_ascii() {
-        return name;
-    }
+    if name.is_ascii() { name } else { put_right(name) }
+}
+
+fn put_right(name: Cow<'_, str>) -> Cow<'_, str> {
     let byte = |character: char| match u32::from(character) {
         code @ (0..0x80 | 0xff80..=0xffff) => Some(code as u8),
         _ => None,

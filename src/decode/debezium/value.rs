@@ -471,7 +471,7 @@ fn array(element: &Form, json: &str, modes: &Modes, depth: usize, out: &mut Vec<
     if depth > DIMENSIONS_MAX {
         return Err(Flaw::Rule("has more dimensions than PostgreSQL's arrays"));
     }
-    let bytes_max = out.len() + unfolded_max(json);
+    let bytes_max = out.len() + unfolded_max(json.len());
     out.push(b'{');
     for (at, value) in read::<Vec<&RawValue>>(json, LIST)?.into_iter().map(RawValue::get).enumerate() {
         if at > 0 {

@@ -1,11 +1,11 @@
 //! The values of a change, as texts: of a whole row, of its key, and of what is kept beside it.
 
 use super::Cdc;
-use super::message::{Fields, fill_extra, hide};
+use super::message::{fill_extra, hide};
 use super::naming::Mask;
 use super::rows::CdcRows;
 use super::shape::{self, Content, Shape};
-use crate::decode::debezium::{Change, Written, each_field, unfolded_max};
+use crate::decode::debezium::{Change, Fields, Image, Written, unfolded_max};
 use crate::fault::Cause;
 use crate::record::Record;
 
@@ -29,32 +29,28 @@ impl Cdc {
         record: &Record<'_>,
         shape: &Shape,
         change: &Change<'_>,
-        image: &str,
+        image: &Image<'_>,
         rows: &mut CdcRows,
     ) -> Result<Option<u32>, Cause> {
         let start = rows.values(shape.columns.len());
         let limit = text_limit(rows, image);
-        let (mut next, mut seen, mut fits) = (0, 0, true);
-        each_field(image, &mut |name, json| {
+        let mut next = 0;
+        for (name, json) in &image.fields {
             let at = match shape.fields.get(next) {
                 Some(field) if field.name == *name => Some(next),
-                _ => shape.field(&name),
+                _ => shape.field(name),
             };
-            let Some(at) = at else {
-                fits = false;
-                return Ok(());
-            };
-            (next, seen) = (at + 1, seen + 1);
-            match shape.fields[at].column {
-                Some(column) if fits => {
-                    fits = self.fill_value(shape, column, json, start, rows)?;
-                    check_text(rows, limit)
+            let Some(at) = at else { return Ok(None) };
+            next = at + 1;
+            if let Some(column) = shape.fields[at].column {
+                if !self.fill_value(shape, column, json, start, rows)? {
+                    return Ok(None);
                 }
-                _ => Ok(()),
+                check_text(rows, limit)?;
             }
-        })?;
+        }
         // With a schema a field that is not there is null; without one it is no field of this row.
-        if !fits || shape.is_guess && seen != shape.fields.len() {
+        if shape.is_guess && image.fields.len() != shape.fields.len() {
             return Ok(None);
         }
         self.fill_beside(record, shape, change, start, rows);
@@ -128,23 +124,15 @@ impl Cdc {
         &self,
         shape: &Shape,
         key: &Fields<'_>,
-        image: Option<&str>,
+        image: Option<&Image<'_>>,
         room: Room,
         rows: &mut CdcRows,
     ) -> Result<Option<u32>, Cause> {
         let all =
             |fields: &Fields<'_>| shape.key_fields.iter().all(|name| fields.iter().any(|(field, _)| field == name));
-        let mut of_image = Vec::new();
         let fields = match (all(key), image) {
             (true, _) => key,
-            (false, Some(image)) => {
-                let of_image: &mut Fields<'_> = &mut of_image;
-                each_field(image, &mut |name, value| {
-                    of_image.push((name, value));
-                    Ok(())
-                })?;
-                of_image
-            }
+            (false, Some(image)) => &image.fields,
             (false, None) => return Ok(None),
         };
         let start = rows.values(match room {
@@ -175,8 +163,8 @@ impl Cdc {
 }
 
 /// Up to where the values of an image may go.
-fn text_limit(rows: &CdcRows, image: &str) -> usize {
-    rows.text_len() + unfolded_max(image).min(ROW_BYTES_MAX)
+fn text_limit(rows: &CdcRows, image: &Image<'_>) -> usize {
+    rows.text_len() + unfolded_max(image.len).min(ROW_BYTES_MAX)
 }
 
 pub fn check_text(rows: &CdcRows, limit: usize) -> Result<(), Cause> {

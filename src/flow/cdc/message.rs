@@ -1,12 +1,11 @@
 //! What a message says by itself, before anybody asks for its table: its key, its headers, what is kept beside its row.
 
-use std::borrow::Cow;
 use std::io::Write;
 
 use super::naming::{Mask, hashed};
 use super::rows::shown_lsn;
 use super::shape::Extra;
-use crate::decode::debezium::{Change, Kind, Modes, Op, Origin, Written, each_field};
+use crate::decode::debezium::{Change, Fields, Kind, Modes, Op, Origin, Written, fields};
 use crate::fault::Cause;
 use crate::record::Record;
 
@@ -16,9 +15,6 @@ pub const OLD_KEY: &str = "__debezium.oldkey";
 
 /// The connector's own topic, of messages that say that it lives.
 pub const HEARTBEATS: &str = "__debezium-heartbeat";
-
-/// A field of a key or a row by its name, as it came.
-pub type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;
 
 pub fn utf8(bytes: &[u8]) -> Result<&str, Cause> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| Cause::new("cdc.payload", "the message is not UTF-8"))
@@ -51,14 +47,7 @@ pub fn key_of(payload: Result<&str, Cause>) -> Result<Fields<'_>, &'static str> 
 
 /// The fields of a key that a header has, where it is an object of them.
 pub fn fields_of(payload: &str) -> Result<Fields<'_>, Cause> {
-    let mut fields = Vec::new();
-    if payload.starts_with('{') {
-        each_field(payload, &mut |name, value| {
-            fields.push((name, value));
-            Ok(())
-        })?;
-    }
-    Ok(fields)
+    if payload.starts_with('{') { fields(payload) } else { Ok(Fields::new()) }
 }
 
 /// Of a row that came without its envelope: a topic is called after server, schema and table.

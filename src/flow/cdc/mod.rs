@@ -32,7 +32,7 @@ use serde_json::json;
 use self::apply::Changes;
 use self::fill::{ROW_BYTES_MAX, Room, check_text};
 use self::lane::{Known, Read, ValueSchema};
-use self::message::{Fields, HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, header, key_of, origin_of};
+use self::message::{HEARTBEATS, NEW_KEY, OLD_KEY, fields_of, header, key_of, origin_of};
 use self::naming::{Naming, source_name};
 use self::plan::Plans;
 pub use self::rows::CdcRows;
@@ -40,7 +40,7 @@ use self::rows::{Act, Told, place_of};
 use self::shape::{Additions, Extra, Shape};
 use crate::config;
 use crate::decode::debezium::{
-    Binary, Change, Decimals, Field, Kind, Message, Modes, NameRules, Op, Origin, Precision, each_field, read,
+    Binary, Change, Decimals, Field, Fields, Kind, Message, Modes, NameRules, Op, Origin, Precision, read,
 };
 use crate::engine::{Batch, Rows};
 use crate::fault::{Cause, Fault};
@@ -252,16 +252,11 @@ impl Cdc {
         key: &Fields<'_>,
         rows: &mut CdcRows,
     ) -> Result<Option<Arc<Shape>>, Cause> {
-        let mut values = Vec::new();
-        if schema.is_none() {
-            match change.after.or(change.before) {
-                Some(row) => each_field(row, &mut |name, value| {
-                    values.push((name.into_owned(), value));
-                    Ok(())
-                })?,
-                None => values.extend(key.iter().map(|(name, value)| (name.clone().into_owned(), *value))),
-            }
-        }
+        let row = change.after.as_ref().or(change.before.as_ref()).map_or(key, |row| &row.fields);
+        let values: Vec<(String, &str)> = match schema {
+            Some(_) => Vec::new(),
+            None => row.iter().map(|(name, value)| (name.clone().into_owned(), *value)).collect(),
+        };
         let key: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let shape = self.known.shape(schema, origin, &key, &values)?;
         rows.lane.keep(schema, origin, names, shape.clone());
@@ -300,7 +295,7 @@ impl Cdc {
                 }
             }
             Act::Put => {
-                let image = change.after.ok_or_else(|| missing("after"))?;
+                let image = change.after.as_ref().ok_or_else(|| missing("after"))?;
                 let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
                 after = Some(start);
                 if let Some(column) = shape.key.iter().find(|column| !rows.has_text(start + **column as u32)) {
@@ -312,15 +307,15 @@ impl Cdc {
                     let fields = old.as_deref().map(|old| fields_of(rows.lane.key(old.as_bytes())?)).transpose()?;
                     before = fields.map(|old| self.fill_key(shape, &old, None, Room::Key, rows)).transpose()?.flatten();
                 } else if change.op == Op::Update && !is_keyed && self.does_mirror {
-                    let image = change.before.ok_or_else(|| missing("before"))?;
+                    let image = change.before.as_ref().ok_or_else(|| missing("before"))?;
                     let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
                     before = Some(start);
                 } else if change.op == Op::Update && is_keyed && self.has_key_rules && change.before.is_some() {
-                    before = self.fill_key(shape, &Vec::new(), change.before, Room::Key, rows)?;
+                    before = self.fill_key(shape, &Vec::new(), change.before.as_ref(), Room::Key, rows)?;
                 }
             }
             Act::Delete if is_keyed => {
-                before = self.fill_key(shape, key, change.before, Room::Key, rows)?;
+                before = self.fill_key(shape, key, change.before.as_ref(), Room::Key, rows)?;
                 if before.is_none() {
                     return Err(missing("before"));
                 }
@@ -339,7 +334,7 @@ impl Cdc {
                 }
             }
             Act::Delete => {
-                let image = change.before.ok_or_else(|| missing("before"))?;
+                let image = change.before.as_ref().ok_or_else(|| missing("before"))?;
                 let Some(start) = self.fill(record, shape, change, image, rows)? else { return Ok(false) };
                 before = Some(start);
             }
