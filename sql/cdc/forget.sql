@@ -25,6 +25,6 @@ WITH of_gone AS (
 )
 SELECT (SELECT count(*) FROM of_lacks WHERE is_lacking),
        (SELECT count(*) FROM of_left),
-       (SELECT count(*) FROM of_gone) = 20000
+       (SELECT count(*) FROM of_gone) >= 20000
            OR (SELECT count(*) FROM of_lacks) = 1000
            OR (SELECT count(*) FROM of_left) = 1000

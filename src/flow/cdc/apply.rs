@@ -42,14 +42,20 @@ impl<'a> Changes<'a> {
     pub fn of(batches: &'a [&'a Batch<CdcRows>]) -> Changes<'a> {
         let mut numbers: HashMap<&TableName, usize> = HashMap::new();
         let mut tables: Vec<(&TableName, Vec<At<'_>>)> = Vec::new();
+        // Rows of one table mostly follow each other.
+        let mut last: Option<(&Arc<Shape>, usize)> = None;
         for batch in batches {
             for row in batch.rows.rows() {
                 let at = At { rows: &batch.rows, row };
-                let table = &at.shape().table;
-                let number = *numbers.entry(table).or_insert_with(|| {
-                    tables.push((table, Vec::new()));
-                    tables.len() - 1
-                });
+                let shape = at.shape();
+                let number = match last {
+                    Some((known, number)) if Arc::ptr_eq(known, shape) => number,
+                    _ => *numbers.entry(&shape.table).or_insert_with(|| {
+                        tables.push((&shape.table, Vec::new()));
+                        tables.len() - 1
+                    }),
+                };
+                last = Some((shape, number));
                 tables[number].1.push(at);
             }
         }
@@ -61,13 +67,13 @@ impl<'a> Changes<'a> {
 
     /// For people.
     pub fn count(&self, work: &mut Work<'_>) {
-        let mut counts = BTreeMap::new();
+        let mut counts = [0; Told::ALL.len()];
         for (_, rows) in &self.tables {
-            for at in rows {
-                *counts.entry(at.row.told.word()).or_insert(0) += 1;
-            }
+            rows.iter().for_each(|at| counts[at.row.told as usize] += 1);
         }
-        counts.into_iter().for_each(|(word, count)| work.count(word, count));
+        for (told, count) in Told::ALL.into_iter().zip(counts) {
+            work.count(told.word(), count);
+        }
     }
 
     pub fn write(&self, work: &mut Work<'_>, plans: &Plans, known: &Known, does_mirror: bool) -> Result<(), Fault> {
@@ -79,7 +85,7 @@ impl<'a> Changes<'a> {
                 does_mirror,
                 bytes: self.bytes,
                 is_replay: self.is_replay,
-                pending: HashMap::new(),
+                pending: HashMap::with_capacity(rows.len()),
                 order: Vec::new(),
                 target: None,
                 is_sorted: false,
@@ -426,8 +432,8 @@ impl<'a> Table<'a, '_> {
             arrays.extend(beside(&plan, &[at]));
             return call(work, arrays, |sent| plan.mark_all(deleted, sent)).map(drop);
         }
-        let [at_once, one_by_one] = plan.truncate(lsn.map(shown_lsn).as_deref());
-        if let Some(question) = lsn.and_then(|lsn| plan.has_later(&shown_lsn(lsn)))
+        let [at_once, one_by_one] = plan.truncate(lsn.map(|lsn| shown_lsn(lsn).to_string()).as_deref());
+        if let Some(question) = lsn.and_then(|lsn| plan.has_later(&shown_lsn(lsn).to_string()))
             && work.query(&question, &[])?.first().is_some_and(|row| row.get(0))
         {
             return work.run(&one_by_one);

@@ -8,6 +8,10 @@ use super::rows::Value;
 
 /// Dimensions, whether there are nulls, the type, so many elements, the first one's number.
 const HEADER_BYTES: usize = 20;
+/// Of most elements, with their lengths.
+const ELEMENT_BYTES: usize = 12;
+/// So many rows and what they have are in a processor's nearest memory.
+const TOGETHER: usize = 64;
 /// From 1970 to where PostgreSQL's moments begin.
 const EPOCH_DAYS: i64 = 10_957;
 const DAY_US: i64 = 86_400_000_000;
@@ -90,9 +94,16 @@ fn integer<T: TryFrom<i64>>(text: &[u8]) -> Option<T> {
 
 /// Two halves in hexadecimal.
 fn lsn(text: &[u8]) -> Option<u64> {
-    let (high, low) = std::str::from_utf8(text).ok()?.split_once('/')?;
-    let half = |digits: &str| u32::from_str_radix(digits, 16).ok();
-    Some(u64::from(half(high)?) << 32 | u64::from(half(low)?))
+    let middle = text.iter().position(|byte| *byte == b'/')?;
+    let half = |digits: &[u8]| match digits.len() {
+        1..=8 => digits.iter().try_fold(0, |half, byte| match byte {
+            b'0'..=b'9' => Some(half << 4 | u64::from(byte - b'0')),
+            b'A'..=b'F' => Some(half << 4 | u64::from(byte - b'A' + 10)),
+            _ => None,
+        }),
+        _ => None,
+    };
+    Some(half(&text[..middle])? << 32 | half(&text[middle + 1..])?)
 }
 
 /// Digits and nothing else.
@@ -142,7 +153,13 @@ pub struct Array {
 
 impl Array {
     fn new(form: Form) -> Array {
-        Array { form, bytes: vec![0; HEADER_BYTES], count: 0, has_null: false, is_odd: false }
+        Array::with_room(form, 0)
+    }
+
+    fn with_room(form: Form, elements: usize) -> Array {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + elements * ELEMENT_BYTES);
+        bytes.resize(HEADER_BYTES, 0);
+        Array { form, bytes, count: 0, has_null: false, is_odd: false }
     }
 
     /// What keys are known by.
@@ -180,10 +197,12 @@ impl Array {
         rows: &[R],
         value: impl Fn(&R, usize) -> Value<'a>,
     ) -> Vec<Array> {
-        let mut arrays: Vec<Array> = sql_types.map(|sql_type| Array::new(Form::of(sql_type))).collect();
-        for row in rows {
+        let array = |sql_type| Array::with_room(Form::of(sql_type), rows.len());
+        let mut arrays: Vec<Array> = sql_types.map(array).collect();
+        // Rows lie anywhere in memory, and are fetched together here.
+        for some in rows.chunks(TOGETHER) {
             for (number, array) in arrays.iter_mut().enumerate() {
-                array.push(value(row, number));
+                some.iter().for_each(|row| array.push(value(row, number)));
             }
         }
         for (number, array) in arrays.iter_mut().enumerate().filter(|(_, array)| array.is_odd) {

@@ -1,6 +1,7 @@
 //! Changes of one batch: for each what it does, which shape its values have, and where they stand in one buffer, each
 //! as the text that PostgreSQL reads. What the last records taught about their topic stays with the buffer.
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -75,8 +76,8 @@ pub fn place_of(lsn: i64, is_read: bool) -> i64 {
 }
 
 /// As PostgreSQL writes one.
-pub fn shown_lsn(lsn: i64) -> String {
-    format!("{:X}/{:X}", lsn as u64 >> 32, lsn as u32)
+pub fn shown_lsn(lsn: i64) -> impl Display {
+    std::fmt::from_fn(move |f| write!(f, "{:X}/{:X}", lsn as u64 >> 32, lsn as u32))
 }
 
 impl Row {
@@ -91,6 +92,8 @@ impl Row {
 }
 
 impl Told {
+    pub const ALL: [Told; 4] = [Told::Inserted, Told::Updated, Told::Deleted, Told::Truncated];
+
     pub fn word(self) -> &'static str {
         match self {
             Told::Inserted => "inserted",
