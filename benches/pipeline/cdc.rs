@@ -27,7 +27,8 @@ use crate::results::{Load, Run};
 use crate::stage::{Settings, Stage};
 
 pub const PARTITIONS: u32 = 4;
-pub const WRITERS: usize = 4;
+/// As many as cores.
+pub const WRITERS: usize = 2;
 pub const KEYS: u64 = 1_000_000;
 /// One event, about: most of it is the schema.
 pub const CHANGE_BYTES: usize = 3_300;
@@ -306,6 +307,7 @@ impl Ring<'_> {
             ("SLUICEGATE_FLOWS_STATUS_ENABLED", "false".to_owned()),
             ("SLUICEGATE_FLOWS_CDC_ENABLED", "true".to_owned()),
             ("SLUICEGATE_FLOWS_CDC_TOPICS", self.topic.clone()),
+            ("SLUICEGATE_FLOWS_CDC_PARTITIONS", PARTITIONS.to_string()),
             ("SLUICEGATE_FLOWS_CDC_GROUP_ID", self.stage.new_name()),
             ("SLUICEGATE_FLOWS_CDC_WRITERS", WRITERS.to_string()),
             ("LOG_LEVEL", "off".to_owned()),
@@ -314,7 +316,7 @@ impl Ring<'_> {
 
     fn sluicegate(&self, run: &mut Run) {
         let program = Program::start(&self.settings());
-        run.rows_per_s = program.await_applied(self.load.rows, || self.stage.applied(&self.topic));
+        run.rows_per_s = program.await_applied(self.load.rows, self.stage.applied(&self.topic));
         program.finish_run(run);
     }
 
@@ -324,7 +326,7 @@ impl Ring<'_> {
         assert!(services(&["connect", "start", place]), "a worker");
         let name = self.stage.new_name();
         self.configure(place, &name);
-        run.rows_per_s = await_applied(self.load.rows, || self.committed(&format!("connect-{name}")));
+        run.rows_per_s = await_applied(self.load.rows, self.committed(&format!("connect-{name}")));
         let pid = std::fs::read_to_string(format!("{place}/connect.pid")).expect("a worker");
         let pid = pid.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("its number");
         run.cpu_s = process::cpu_s(pid).expect("it runs");
@@ -363,7 +365,7 @@ impl Ring<'_> {
         assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     }
 
-    fn committed(&self, group: &str) -> u64 {
+    fn committed(&self, group: &str) -> impl FnMut() -> u64 {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.stage.brokers)
             .set("group.id", group)
@@ -373,9 +375,11 @@ impl Ring<'_> {
         (0..PARTITIONS as i32).for_each(|id| {
             partitions.add_partition(&self.topic, id);
         });
-        let Ok(committed) = consumer.committed_offsets(partitions, SOON) else { return 0 };
-        let offset = |offset| if let Offset::Offset(offset) = offset { offset as u64 } else { 0 };
-        committed.elements().iter().map(|element| offset(element.offset())).sum()
+        move || {
+            let Ok(committed) = consumer.committed_offsets(partitions.clone(), SOON) else { return 0 };
+            let offset = |offset| if let Offset::Offset(offset) = offset { offset as u64 } else { 0 };
+            committed.elements().iter().map(|element| offset(element.offset())).sum()
+        }
     }
 }
 

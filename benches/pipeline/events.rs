@@ -225,7 +225,7 @@ impl Ring<'_> {
 
     fn sluicegate(&self, contender: Contender, run: &mut Run) {
         let program = Program::start(&settings(self.stage, contender, &self.topic));
-        run.rows_per_s = program.await_applied(self.load.rows, || self.stage.applied(&self.topic));
+        run.rows_per_s = program.await_applied(self.load.rows, self.stage.applied(&self.topic));
         program.finish_run(run);
     }
 }

@@ -109,7 +109,7 @@ pub fn measure(stage: &Stage, offer: &Offer<'_>, rate: f64, measured_s: f64) -> 
     let (seen, took, behind_records) = std::thread::scope(|scope| {
         let observer = scope.spawn(|| observe(stage, offer, &places, begin, &gone));
         let took = produce(stage, offer, &places, rate, begin);
-        let behind = records.saturating_sub(stage.applied(offer.topic));
+        let behind = records.saturating_sub(stage.applied(offer.topic)());
         let deadline = Instant::now() + PATIENCE;
         while !observer.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));

@@ -80,7 +80,7 @@ impl Program {
     }
 
     /// The same of records that may become something else than a row, by another's word.
-    pub fn await_applied(&self, rows: u64, applied: impl Fn() -> u64) -> f64 {
+    pub fn await_applied(&self, rows: u64, applied: impl FnMut() -> u64) -> f64 {
         await_applied(rows, applied)
     }
 
@@ -139,7 +139,7 @@ impl Program {
 }
 
 /// Rows a second from the first look that finds some applied to the last one.
-pub fn await_applied(rows: u64, applied: impl Fn() -> u64) -> f64 {
+pub fn await_applied(rows: u64, mut applied: impl FnMut() -> u64) -> f64 {
     let (began, mut first) = (Instant::now(), None::<(Instant, u64)>);
     loop {
         let written = applied();

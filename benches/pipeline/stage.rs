@@ -108,9 +108,12 @@ impl Stage {
     }
 
     /// Records of a topic that the ledger has as applied.
-    pub fn applied(&self, topic: &str) -> u64 {
-        let sql = "SELECT coalesce(sum(next_offset), 0)::bigint FROM sluicegate_ledger WHERE topic = $1";
-        self.connect().query_one(sql, &[&topic]).expect("the ledger").get::<_, i64>(0) as u64
+    pub fn applied(&self, topic: &str) -> impl FnMut() -> u64 {
+        let mut client = self.connect();
+        move || {
+            let sql = "SELECT coalesce(sum(next_offset), 0)::bigint FROM sluicegate_ledger WHERE topic = $1";
+            client.query_one(sql, &[&topic]).expect("the ledger").get::<_, i64>(0) as u64
+        }
     }
 
     fn pid(&self, service: &str) -> Option<u32> {

@@ -106,7 +106,7 @@ fn run(stage: &Stage, load: &Load, topic: &str, contender: &str, round: u64, enc
         run.rows_per_s = load.rows as f64 / copy_all(stage, WRITERS, &sql, &buffers).as_secs_f64();
     } else {
         let program = Program::start(&settings(stage, topic));
-        run.rows_per_s = program.await_applied(load.rows, || stage.applied(topic));
+        run.rows_per_s = program.await_applied(load.rows, stage.applied(topic));
         program.finish_run(&mut run);
     }
     meter.finish_run(&mut run, is_in_bench);
