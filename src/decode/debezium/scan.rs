@@ -365,6 +365,18 @@ mod tests {
         }
     }
 
+    /// Eight bytes are looked at together.
+    #[test]
+    fn any_byte_at_any_place_of_a_text_or_a_number_is_what_the_library_takes_it_for() {
+        for (byte, at) in (0..128).flat_map(|byte| (0..20).map(move |at| (byte, at))) {
+            for value in ["\"text of many bytes\"", "12345678901234567890", "-0.12345678901234567e9"] {
+                let mut json = format!("{{\"a\":{value}}}");
+                json.replace_range(5 + at..6 + at, &char::from(byte).to_string());
+                assert_eq!(scanned(&json), read(&json), "{json:?}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_broken_is_told_by_its_place() {
         let mut scan = Scan::new("{\"a\": 1,\n \"b\": tru}");
