@@ -190,17 +190,18 @@ struct Ring<'a> {
     topic: String,
     /// The worker's place, where there is one to be had.
     worker: Option<PathBuf>,
+    jdbc_tasks: u32,
     sums: (i64, i64, i64),
 }
 
-pub fn measure(stage: &Stage, load: &Load, rounds: u64) -> Vec<Run> {
+pub fn measure(stage: &Stage, load: &Load, rounds: u64, jdbc_tasks: u32) -> Vec<Run> {
     println!("{} changes of {KEYS} keys, {PARTITIONS} partitions, {WRITERS} writers, {rounds} rounds", load.rows);
     let worker = stage.services.as_ref().map(|directory| directory.join("jdbc-sink"));
     if worker.is_none() || !services(&["fetch", "connect"]) {
         println!("There is no Kafka Connect to be had: the JDBC sink is left out.");
     }
     let (topic, sums) = filled_topic(stage, load);
-    let ring = Ring { stage, load, topic, worker, sums };
+    let ring = Ring { stage, load, topic, worker, jdbc_tasks, sums };
     ring.fill();
     let contenders: Vec<Contender> = Contender::ALL
         .into_iter()
@@ -343,7 +344,7 @@ impl Ring<'_> {
         );
         let configuration = json!({
             "connector.class": "io.debezium.connector.jdbc.JdbcSinkConnector",
-            "tasks.max": "1",
+            "tasks.max": self.jdbc_tasks.to_string(),
             "topics": self.topic,
             "connection.url": url,
             "connection.username": config.get_user().expect("a user"),

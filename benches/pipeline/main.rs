@@ -169,7 +169,7 @@ fn measure(stage: &Stage, options: &Options) -> Results {
         ..load
     };
     if options.wants(Part::Cdc) {
-        let runs = cdc::measure(stage, &load, options.rounds);
+        let runs = cdc::measure(stage, &load, options.rounds, options.jdbc_tasks);
         results.cdc = Some(Changes { load: load.clone(), runs });
     }
     let load = Load {

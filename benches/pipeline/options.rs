@@ -32,6 +32,9 @@ pub struct Options {
     /// Changes of a round of the cdc flow
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100_000..))]
     pub changes: u64,
+    /// Tasks of the JDBC sink beside the cdc flow
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub jdbc_tasks: u32,
     /// Tickets of a round of the tickets flow
     #[arg(long, value_name = "N", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(10_000..))]
     pub tickets: u64,
