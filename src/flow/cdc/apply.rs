@@ -16,7 +16,7 @@ use super::naming::TableName;
 use super::order::children_first;
 use super::pending::{At, Key, Pending, Place, head, index_order, key};
 use super::plan::{Need, Plans};
-use super::rows::{Act, CdcRows, Told, Value, shown_lsn};
+use super::rows::{Act, CdcRows, Lsn, Told, Value};
 use super::shape::Shape;
 use super::statement::Plan;
 use crate::engine::Batch;
@@ -432,8 +432,8 @@ impl<'a> Table<'a, '_> {
             arrays.extend(beside(&plan, &[at]));
             return call(work, arrays, |sent| plan.mark_all(deleted, sent)).map(drop);
         }
-        let [at_once, one_by_one] = plan.truncate(lsn.map(|lsn| shown_lsn(lsn).to_string()).as_deref());
-        if let Some(question) = lsn.and_then(|lsn| plan.has_later(&shown_lsn(lsn).to_string()))
+        let [at_once, one_by_one] = plan.truncate(lsn.map(|lsn| Lsn(lsn).to_string()).as_deref());
+        if let Some(question) = lsn.and_then(|lsn| plan.has_later(&Lsn(lsn).to_string()))
             && work.query(&question, &[])?.first().is_some_and(|row| row.get(0))
         {
             return work.run(&one_by_one);

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::naming::{Mask, hashed};
-use super::rows::shown_lsn;
+use super::rows::Lsn;
 use super::shape::Extra;
 use crate::decode::debezium::{Change, Fields, Kind, Modes, Op, Origin, Written, fields};
 use crate::fault::Cause;
@@ -78,7 +78,7 @@ pub fn fill_extra(extra: Extra, moment: &Kind, record: &Record<'_>, change: &Cha
             None => return false,
         },
         Extra::Lsn => match change.lsn {
-            Some(lsn) => write!(out, "{}", shown_lsn(lsn)),
+            Some(lsn) => write!(out, "{}", Lsn(lsn)),
             None => return false,
         },
         Extra::Topic => out.write_all(record.partition.topic.as_bytes()),

@@ -11,7 +11,7 @@ use super::apply::{call, given, leaving};
 use super::array::Array;
 use super::gone;
 use super::pending::At;
-use super::rows::{Act, Told, Value, shown_lsn};
+use super::rows::{Act, Lsn, Told, Value};
 use super::statement::{Plan, Where};
 use crate::fault::Fault;
 use crate::pg::Work;
@@ -94,7 +94,7 @@ impl Moves {
         if self.lacking.is_empty() || !self.lacking.contains(&shown_id(at.id_after())) {
             return Ok(());
         }
-        let lsn = at.row.lsn.map_or_else(|| NOWHERE.to_owned(), |lsn| shown_lsn(lsn).to_string());
+        let lsn = at.row.lsn.map_or_else(|| NOWHERE.to_owned(), |lsn| Lsn(lsn).to_string());
         let mut taker = taker(at, &lsn);
         if at.row.told == Told::Inserted && at.row.has_before() {
             taker.columns.clear();
@@ -176,7 +176,7 @@ impl Moves {
 }
 
 fn place(at: &At<'_>, plan: &Plan) -> String {
-    at.row.lsn.filter(|_| plan.lsn.is_some()).map_or_else(|| NOWHERE.to_owned(), |lsn| shown_lsn(lsn).to_string())
+    at.row.lsn.filter(|_| plan.lsn.is_some()).map_or_else(|| NOWHERE.to_owned(), |lsn| Lsn(lsn).to_string())
 }
 
 /// The row that came, as one that lacks what it does not bring.

@@ -1,7 +1,7 @@
 //! Changes of one batch: for each what it does, which shape its values have, and where they stand in one buffer, each
 //! as the text that PostgreSQL reads. What the last records taught about their topic stays with the buffer.
 
-use std::fmt::Display;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -75,9 +75,13 @@ pub fn place_of(lsn: i64, is_read: bool) -> i64 {
     if is_read { lsn | 1 } else { lsn & !1 }
 }
 
-/// As PostgreSQL writes one.
-pub fn shown_lsn(lsn: i64) -> impl Display {
-    std::fmt::from_fn(move |f| write!(f, "{:X}/{:X}", lsn as u64 >> 32, lsn as u32))
+/// A place, as PostgreSQL writes one.
+pub struct Lsn(pub i64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 as u64 >> 32, self.0 as u32)
+    }
 }
 
 impl Row {
