@@ -91,9 +91,11 @@ impl<'a> Image<'a> {
     }
 }
 
-/// Those of an object.
+/// Those of an object, and nothing behind it.
 pub fn fields(json: &str) -> Result<Fields<'_>, Cause> {
-    Image::read(&mut Scan::new(json)).map(|image| image.fields).map_err(|broken| unreadable("a row", broken))
+    let mut scan = Scan::new(json);
+    let read = Image::read(&mut scan).and_then(|image| scan.end().map(|()| image.fields));
+    read.map_err(|broken| unreadable("a row", broken))
 }
 
 pub struct Change<'a> {
