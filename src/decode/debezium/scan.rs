@@ -50,10 +50,7 @@ impl<'a> Scan<'a> {
         if !is_first {
             self.pass(b',')?;
         }
-        if bytes.get(self.at) != Some(&b'"') {
-            return Err(self.broken(self.at));
-        }
-        let end = text_end(bytes, self.at + 1).map_err(|at| self.broken(at))?;
+        let end = text_end(bytes, self.at).map_err(|at| self.broken(at))?;
         let name = &self.json[self.at..end];
         self.at = blank_end(bytes, end);
         self.pass(b':')?;
@@ -79,11 +76,7 @@ impl<'a> Scan<'a> {
     }
 
     fn pass(&mut self, mark: u8) -> Result<(), Broken> {
-        let bytes = self.json.as_bytes();
-        if bytes.get(self.at) != Some(&mark) {
-            return Err(self.broken(self.at));
-        }
-        self.at = blank_end(bytes, self.at + 1);
+        self.at = mark_end(self.json.as_bytes(), self.at, mark).map_err(|at| self.broken(at))?;
         Ok(())
     }
 
@@ -126,7 +119,7 @@ fn value_end(json: &[u8], mut at: usize) -> End {
                     continue;
                 }
             },
-            Some(b'"') => text_end(json, at + 1)?,
+            Some(b'"') => text_end(json, at)?,
             Some(b'-' | b'0'..=b'9') => number_end(json, at)?,
             Some(b'n') => word_end(json, at, b"null")?,
             Some(b't') => word_end(json, at, b"true")?,
@@ -154,16 +147,14 @@ fn value_end(json: &[u8], mut at: usize) -> End {
     }
 }
 
+/// Behind a mark and what is blank there.
+fn mark_end(json: &[u8], at: usize, mark: u8) -> End {
+    if json.get(at) == Some(&mark) { Ok(blank_end(json, at + 1)) } else { Err(at) }
+}
+
 /// Behind a name and its colon.
 fn name_end(json: &[u8], at: usize) -> End {
-    if json.get(at) != Some(&b'"') {
-        return Err(at);
-    }
-    let at = blank_end(json, text_end(json, at + 1)?);
-    if json.get(at) != Some(&b':') {
-        return Err(at);
-    }
-    Ok(blank_end(json, at + 1))
+    mark_end(json, blank_end(json, text_end(json, at)?), b':')
 }
 
 fn word_end(json: &[u8], at: usize, word: &[u8]) -> End {
@@ -207,8 +198,12 @@ fn zeros(bytes: u64) -> u64 {
     bytes.wrapping_sub(ONES) & !bytes & (ONES << 7)
 }
 
-/// Behind the quote that ends the text.
-fn text_end(json: &[u8], mut at: usize) -> End {
+/// From the quote that begins a text to behind the one that ends it.
+fn text_end(json: &[u8], begin: usize) -> End {
+    if json.get(begin) != Some(&b'"') {
+        return Err(begin);
+    }
+    let mut at = begin + 1;
     loop {
         while let Some(eight) = json[at..].first_chunk() {
             let eight = u64::from_le_bytes(*eight);

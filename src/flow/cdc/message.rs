@@ -37,7 +37,7 @@ pub fn key_of(payload: Result<&str, Cause>) -> Result<Fields<'_>, &'static str> 
     match payload.bytes().next() {
         None => Ok(Fields::new()),
         _ if payload == "null" => Ok(Fields::new()),
-        Some(b'{') => fields_of(payload).map_err(|_| "no JSON"),
+        Some(b'{') => fields(payload).map_err(|_| "no JSON"),
         Some(b'"') => Err("a text"),
         Some(b'[') => Err("a list"),
         Some(b'-' | b'0'..=b'9') => Err("a number"),

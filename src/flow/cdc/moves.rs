@@ -94,7 +94,7 @@ impl Moves {
         if self.lacking.is_empty() || !self.lacking.contains(&shown_id(at.id_after())) {
             return Ok(());
         }
-        let lsn = at.row.lsn.map_or_else(|| NOWHERE.to_owned(), |lsn| Lsn(lsn).to_string());
+        let lsn = shown(at.row.lsn);
         let mut taker = taker(at, &lsn);
         if at.row.told == Told::Inserted && at.row.has_before() {
             taker.columns.clear();
@@ -176,7 +176,11 @@ impl Moves {
 }
 
 fn place(at: &At<'_>, plan: &Plan) -> String {
-    at.row.lsn.filter(|_| plan.lsn.is_some()).map_or_else(|| NOWHERE.to_owned(), |lsn| Lsn(lsn).to_string())
+    shown(at.row.lsn.filter(|_| plan.lsn.is_some()))
+}
+
+fn shown(lsn: Option<i64>) -> String {
+    lsn.map_or_else(|| NOWHERE.to_owned(), |lsn| Lsn(lsn).to_string())
 }
 
 /// The row that came, as one that lacks what it does not bring.
